@@ -1,0 +1,84 @@
+"""The folder of a resumable run: what the run is, and a checkpoint of each stage."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from modicum.admm import resume
+from modicum.admm.config import CompressConfig
+from modicum.admm.leaves import Constraints
+from modicum.core import Params
+
+
+def _digest(tree: Any) -> str:
+    """SHA-256 over structure, shapes, dtypes and bytes."""
+    flat, treedef = jax.tree.flatten(tree)
+    digest = hashlib.sha256(str(treedef).encode())
+    for leaf in map(np.asarray, flat):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Checkpoints in a folder; without a folder it keeps nothing.
+
+    Attributes:
+        folder: the folder, or `None`.
+    """
+
+    folder: Path | None
+
+    @classmethod
+    def open(
+        cls, folder: str | Path | None, config: CompressConfig, constraints: Constraints, params: Params
+    ) -> "Journal":
+        """The journal of a run; a folder that holds another run is refused.
+
+        Args:
+            folder: the folder, made where absent; `None` keeps nothing.
+            config: settings of the run.
+            constraints: its constraints, as given.
+            params: its initial parameters.
+
+        Returns:
+            The journal.
+
+        Raises:
+            ValueError: if the folder holds a run with other settings, constraints or parameters.
+        """
+        if folder is None:
+            return cls(None)
+        folder = Path(folder)
+        run = {"config": config.describe(), "constraints": _digest(constraints), "params": _digest(params)}
+        path = folder / "run.json"
+        if path.exists():
+            try:
+                found = dict(json.loads(path.read_text()))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"folder {folder} must hold a readable run.json, got {error}") from error
+            for name, value in json.loads(json.dumps(run)).items():
+                if found.get(name) != value:
+                    raise ValueError(f"folder {folder} must hold a run of the same {name}, got another")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(run, indent=1))
+            os.replace(unfinished, path)
+        return cls(folder)
+
+    def restore(self, stage: str, start: Any) -> tuple[int, Any]:
+        """The newest state of a stage and how much of it is done: 0 and `start` where nothing was saved."""
+        found = None if self.folder is None else resume.restore(self.folder / stage, start)
+        return (0, start) if found is None else found
+
+    def save(self, stage: str, done: int, state: Any) -> None:
+        """Writes the state of a stage."""
+        if self.folder is not None:
+            resume.save(self.folder / stage, done, state)

@@ -1,0 +1,186 @@
+"""Reads of a chip through its converters, as whole numbers: by table, or one by one.
+
+`table`: a fragment of `m` rows sees one of `2^m` patterns of input bits, so its converted, shifted and signed
+contribution is a table row, and the product is gathered and added. `direct`: every read is computed; for large
+fragments and few vectors. Sums are int32 limbs of the input bits, cut by `limb_bits` so that none can overflow.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from modicum.analog.chip import Chip
+from modicum.analog.converters import convert, largest_fragment, limb_bits, split_fragments
+from modicum.analog.spec import CrossbarSpec
+
+TABLE_ROWS = 9
+"""Most rows that share a table: 512 patterns."""
+_UNROLLED_ROWS = 16
+
+
+def _streams(codes: Array, spec: CrossbarSpec) -> list[Array]:
+    """The magnitudes streamed in each pass."""
+    return [codes] if spec.input_format == "unsigned" else [jnp.maximum(codes, 0), jnp.maximum(-codes, 0)]
+
+
+def table_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
+    """Gather and add: one table per group of fragments that together have at most `TABLE_ROWS` rows."""
+    vectors, rows = codes.shape
+    joined = TABLE_ROWS // spec.fragment
+    tall = spec.fragment * joined
+    groups, width = -(-rows // tall), limb_bits(spec, rows)
+    padded = jnp.pad(codes, ((0, 0), (0, groups * tall - rows)))
+    patterns = []
+    for stream in _streams(padded, spec):
+        cut = stream.reshape(vectors, groups, tall)
+        for bit in range(spec.input_bits):
+            bits = [((cut[:, :, row] >> bit) & 1) << row for row in range(tall)]
+            patterns.append(sum(bits[1:], bits[0]))
+    parts = _grouped(chip, groups, joined, spec)
+    limbs = -(-spec.input_bits // width)
+
+    def step(sums: list[Array], part: tuple[Array, ...]) -> tuple[list[Array], None]:
+        current, sign, flipped, pattern = part
+        # without the barrier XLA computes the table's entries anew for every gather
+        table = lax.optimization_barrier(_table(current, sign, flipped, spec))
+        sums = list(sums)
+        for number in range(spec.passes * spec.input_bits):
+            negative, bit = divmod(number, spec.input_bits)
+            place, shift = divmod(bit, width)
+            gathered = table.at[pattern[number]].get(mode="promise_in_bounds").astype(jnp.int32) << shift
+            sums[place] = sums[place] - gathered if negative else sums[place] + gathered
+        return sums, None
+
+    zeros = [jnp.zeros((vectors, chip.sign.shape[-1]), jnp.int32)] * limbs
+    sums, _ = lax.scan(step, zeros, (*parts, jnp.moveaxis(jnp.stack(patterns), 2, 0)))
+    return jnp.stack(sums)
+
+
+def _grouped(chip: Chip, groups: int, joined: int, spec: CrossbarSpec) -> tuple[Array, Array, Array]:
+    """Currents, signs and flips with the groups of fragments in front, `(g, ..., joined, ...)`."""
+
+    def cut(array: Array, axis: int) -> Array:
+        missing = groups * joined - array.shape[axis]
+        widths = [(0, missing if other == axis else 0) for other in range(array.ndim)]
+        padded = jnp.pad(array, widths)
+        shape = (*array.shape[:axis], groups, joined, *array.shape[axis + 1 :])
+        return jnp.moveaxis(padded.reshape(shape), axis, 0)
+
+    return cut(chip.conductance - spec.off_conductance, 2), cut(chip.sign, 1), cut(chip.flipped, 2)
+
+
+def _table(current: Array, sign: Array, flipped: Array, spec: CrossbarSpec) -> Array:
+    """What every pattern of input bits adds to every column, `(2 ** rows, columns)`.
+
+    Args:
+        current: `(p, c, j, m, n)` currents of the rows of `j` fragments.
+        sign: `(p, j, n)`.
+        flipped: `(p, c, j, n)`.
+        spec: crossbar.
+    """
+    low = _subset_sums(current[..., : spec.fragment // 2, :])[..., None, :, :]
+    high = _subset_sums(current[..., spec.fragment // 2 :, :])[..., :, None, :]
+    active = lax.population_count(jnp.arange(2**spec.fragment, dtype=jnp.int32))
+    tables = _combine(
+        lambda p, c: high[p, c] + low[p, c],
+        active.reshape(1, high.shape[-3], low.shape[-2], 1),
+        sign[:, :, None, None, :],
+        flipped[:, :, :, None, None, :],
+        spec,
+    ).reshape(sign.shape[1], -1, sign.shape[2])
+    whole = tables[0]
+    if tables.shape[0] > 1:
+        tables = lax.optimization_barrier(tables)
+        whole = tables[0]
+    for table in tables[1:]:
+        whole = (table[:, None, :] + whole[None, :, :]).reshape(-1, whole.shape[-1])
+    small = tables.shape[0] * largest_fragment(spec) < 2**15
+    return whole.astype(jnp.int16) if small else whole
+
+
+def _subset_sums(current: Array) -> Array:
+    """Sums over every subset of rows, `(..., m, n)` to `(..., 2 ** m, n)`; bit `i` of the place stands for row `i`."""
+    sums = jnp.zeros_like(current, shape=(*current.shape[:-2], 1, current.shape[-1]))
+    for row in range(current.shape[-2]):
+        sums = jnp.concatenate([sums, sums + current[..., row : row + 1, :]], axis=-2)
+    return sums
+
+
+def _combine(
+    current: Callable[[int, int], Array], active: Array, sign: Array, flipped: Array, spec: CrossbarSpec
+) -> Array:
+    """Convert, undo flips, shift and add cells, sign and add polarities.
+
+    Args:
+        current: `(polarity, cell)` to the currents of reads, `(*s)`.
+        active: how many inputs were on.
+        sign: `(p, *s)`.
+        flipped: `(p, c, *s)`; all three up to axes of size 1.
+        spec: crossbar.
+    """
+    total = jnp.zeros((), jnp.int32)
+    for polarity in range(spec.polarities):
+        magnitude = jnp.zeros((), jnp.int32)
+        for cell in range(spec.cells):
+            value = convert(current(polarity, cell), spec)
+            if spec.flips:
+                value = jnp.where(flipped[polarity, cell], spec.cell_levels * active - value, value)
+            magnitude = magnitude + (value << (cell * spec.cell_bits))
+        total = total + sign[polarity].astype(jnp.int32) * magnitude
+    return total
+
+
+def direct_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
+    """Every read of every fragment, bit and cell."""
+    width = limb_bits(spec, codes.shape[-1])
+    streams = [jnp.moveaxis(split_fragments(stream.T, spec.fragment), 2, 1) for stream in _streams(codes, spec)]
+    current = jnp.moveaxis(chip.conductance - spec.off_conductance, 2, 0)
+    sign, flipped = jnp.moveaxis(chip.sign, 1, 0), jnp.moveaxis(chip.flipped, 2, 0)
+
+    def fragment_step(sums: Array, part: tuple[Array, ...]) -> tuple[Array, None]:
+        inputs, g, own_sign, own_flipped = part
+
+        def bit_step(sums: Array, bit: Array) -> tuple[Array, None]:
+            on = (inputs >> bit) & 1
+            # a signed input's two passes are two reads with opposite signs
+            reads = [
+                _combine(
+                    _currents(on[number], g, spec),
+                    jnp.sum(on[number], axis=1, keepdims=True),
+                    own_sign[:, None, :],
+                    own_flipped[:, :, None, :],
+                    spec,
+                )
+                for number in range(spec.passes)
+            ]
+            value = reads[0] if spec.passes == 1 else reads[0] - reads[1]
+            return sums.at[bit // width].add(value << (bit % width)), None
+
+        return lax.scan(bit_step, sums, jnp.arange(spec.input_bits))[0], None
+
+    limbs = -(-spec.input_bits // width)
+    zeros = jnp.zeros((limbs, codes.shape[0], chip.sign.shape[-1]), jnp.int32)
+    return lax.scan(fragment_step, zeros, (jnp.stack(streams, 1), current, sign, flipped))[0]
+
+
+def _currents(on: Array, conductance: Array, spec: CrossbarSpec) -> Callable[[int, int], Array]:
+    """The `(b, n)` currents of `(b, m)` input bits through a polarity and cell of `(p, c, m, n)`.
+
+    Few rows are added one by one, in the order in which tables are built: both paths agree to the last bit.
+    """
+    if spec.fragment > _UNROLLED_ROWS:
+        every = jnp.einsum("bm,pcmn->pcbn", on.astype(jnp.float32), conductance, precision=lax.Precision.HIGHEST)
+        return lambda polarity, cell: every[polarity, cell]
+
+    def some(polarity: int, cell: int, rows: range) -> Array:
+        total = jnp.zeros((), jnp.float32)
+        for row in rows:
+            total = total + jnp.where(on[:, row, None] == 1, conductance[polarity, cell, None, row, :], 0.0)
+        return total
+
+    middle = spec.fragment // 2
+    return lambda polarity, cell: (
+        some(polarity, cell, range(middle, spec.fragment)) + some(polarity, cell, range(middle))
+    )

@@ -1,0 +1,157 @@
+"""The static numbers of a ReRAM crossbar."""
+
+import math
+from dataclasses import dataclass
+
+from modicum.core import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossbarSpec:
+    """A bit-sliced, bit-serial crossbar that reads one fragment of rows at a time.
+
+    A weight is an integer of `-levels ... levels` times a step, its magnitude cut into `cells` digits of `cell_bits`
+    bits. Inputs arrive one bit per cycle; in each cycle and for each fragment every column's current is converted by
+    an ADC whose step is one cell level, then shifted, signed and added digitally. The ideal chip is
+    `CrossbarSpec(adc_bits=None, sigma=0)`.
+
+    Attributes:
+        fragment: rows activated together, 1 to 128. Fragments run down a column.
+        weight_bits: bits of a weight, its sign included, 2 to 16: magnitudes up to `2 ** (weight_bits - 1) - 1`.
+        cell_bits: bits per cell, 1 to 6.
+        input_bits: bits streamed in one pass, 1 to 16: magnitudes up to `2 ** input_bits - 1`. A sign is not among
+            them: `'signed'` inputs take a second pass.
+        adc_bits: bits of the converter, 1 to 12; `None` is an ideal converter that neither rounds nor saturates.
+        adc_mode: `'clip'` saturates at `2 ** adc_bits - 1`; `'flip'` first stores the complement of every fragment
+            column whose cells sum to more than half, which halves the largest current (ISAAC's encoding).
+        encoding: `'differential'` holds positive and negative parts in two columns and can hold any weight;
+            `'polarized'` holds magnitudes and one sign per fragment and column (FORMS): a weight against its
+            fragment's sign is lost, so train with the `Polarized` constraint.
+        variation: `'lognormal'` multiplies each conductance by `exp(sigma z)`; `'gaussian'` adds
+            `sigma z` times the range of conductance and stops at zero.
+        sigma: size of the programming variation, not below 0.
+        on_off_ratio: largest over smallest conductance, above 1; `None` is infinite. The current of as many erased
+            cells as there are active inputs is subtracted by an ideal reference column.
+        input_format: `'signed'` streams `max(x, 0)` and `max(-x, 0)` in two passes; `'unsigned'` streams once and
+            reads negative inputs as 0.
+        input_scale: value of one input step, or `'max'`: the largest magnitude of the call gets the highest code.
+        weight_scale: value of one weight step; or `'max'`: the largest magnitude gets the highest level; or
+            `'grid'`: among the steps `max|w| / j`, `j = 1 ... levels`, the one of least squared error
+            (up to 10 bits), so that weights on a grid, whatever part of it they use, are held exactly.
+
+    Raises:
+        ValueError: for a number out of its range.
+
+    Reference: Yuan et al., FORMS, ISCA 2021, sections III-IV; Shafiee et al., ISAAC, ISCA 2016 (flip encoding).
+    """
+
+    fragment: int = 8
+    weight_bits: int = 8
+    cell_bits: int = 2
+    input_bits: int = 8
+    adc_bits: int | None = 4
+    adc_mode: str = "flip"
+    encoding: str = "differential"
+    variation: str = "lognormal"
+    sigma: float = 0.0
+    on_off_ratio: float | None = None
+    input_format: str = "signed"
+    input_scale: float | str = "max"
+    weight_scale: float | str = "grid"
+
+    def __post_init__(self):
+        check.integer(1, 128, fragment=self.fragment)
+        check.integer(2, 16, weight_bits=self.weight_bits)
+        check.integer(1, 6, cell_bits=self.cell_bits)
+        check.integer(1, 16, input_bits=self.input_bits)
+        if self.adc_bits is not None:
+            check.integer(1, 12, adc_bits=self.adc_bits)
+        check.one_of(("clip", "flip"), adc_mode=self.adc_mode)
+        check.one_of(("differential", "polarized"), encoding=self.encoding)
+        check.one_of(("lognormal", "gaussian"), variation=self.variation)
+        check.non_negative(sigma=self.sigma)
+        if math.isinf(self.sigma):
+            raise ValueError(f"sigma must be finite, got {self.sigma!r}")
+        if self.on_off_ratio is not None:
+            check.positive(on_off_ratio=self.on_off_ratio)
+            if self.on_off_ratio <= 1:
+                raise ValueError(f"on_off_ratio must be above 1, got {self.on_off_ratio!r}")
+        check.one_of(("signed", "unsigned"), input_format=self.input_format)
+        self._check_scale("input_scale", self.input_scale, ("max",))
+        self._check_scale("weight_scale", self.weight_scale, ("max", "grid"))
+        if self.weight_scale == "grid" and self.weight_bits > 10:
+            raise ValueError(
+                f"weight_scale must be 'max' or a number for weights of more than 10 bits, "
+                f"got 'grid' for {self.weight_bits} bits"
+            )
+
+    @staticmethod
+    def _check_scale(name: str, value: float | str, words: tuple[str, ...]) -> None:
+        if isinstance(value, str):
+            if value not in words:
+                allowed = ", ".join(map(repr, words))
+                raise ValueError(f"{name} must be a number above 0 or one of {allowed}, got {value!r}")
+            return
+        check.positive(**{name: value})
+        if math.isinf(value):
+            raise ValueError(f"{name} must be finite, got {value!r}")
+
+    @property
+    def levels(self) -> int:
+        """Largest magnitude of a weight, in steps."""
+        return 2 ** (self.weight_bits - 1) - 1
+
+    @property
+    def cells(self) -> int:
+        """Cells that hold one magnitude."""
+        return -(-(self.weight_bits - 1) // self.cell_bits)
+
+    @property
+    def cell_levels(self) -> int:
+        """Largest digit of a cell."""
+        return 2**self.cell_bits - 1
+
+    @property
+    def input_levels(self) -> int:
+        """Largest input code."""
+        return 2**self.input_bits - 1
+
+    @property
+    def polarities(self) -> int:
+        """Columns per cell: 2 if positive and negative parts are kept apart."""
+        return 2 if self.encoding == "differential" else 1
+
+    @property
+    def passes(self) -> int:
+        """Passes over the input bits: 2 if inputs have a sign."""
+        return 2 if self.input_format == "signed" else 1
+
+    @property
+    def flips(self) -> bool:
+        """Whether complements are stored: flipping serves the converter alone."""
+        return self.adc_bits is not None and self.adc_mode == "flip"
+
+    @property
+    def largest_code(self) -> int | None:
+        """The converter's largest code, `None` for the ideal one."""
+        return None if self.adc_bits is None else 2**self.adc_bits - 1
+
+    @property
+    def off_conductance(self) -> float:
+        """Conductance of an erased cell, in cell levels: `cell_levels / (on_off_ratio - 1)`."""
+        return 0.0 if self.on_off_ratio is None else self.cell_levels / (self.on_off_ratio - 1)
+
+    @property
+    def exact_adc_bits(self) -> int:
+        """Converter bits at which no read of unvaried cells can saturate, whatever the weights and inputs."""
+        largest = self.fragment * self.cell_levels
+        return max((largest // 2 if self.adc_mode == "flip" else largest).bit_length(), 1)
+
+    @property
+    def linear(self) -> bool:
+        """Whether every read is certainly linear, so that one product with folded weights gives the same numbers.
+
+        True for an ideal converter, and without variation for one that no weights and inputs can saturate:
+        currents are then whole numbers of converter steps.
+        """
+        return self.adc_bits is None or (self.sigma == 0 and self.adc_bits >= self.exact_adc_bits)

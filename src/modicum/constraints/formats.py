@@ -1,0 +1,261 @@
+"""Packed form of a projected weight: kept values alone, bit-packed, with what says where they belong.
+
+| part | array | holds |
+|---|---|---|
+| payload | `values` | kept weights: raw floats; floats without sign bit (`polarized`); levels of `bits` bits, sign first; magnitudes of `bits - 1` bits (`polarized+levels`) |
+| payload | `signs` | one bit per fragment (of kept kernels only, where fragments lie inside kernels) |
+| index | `kept` | kept kernels of each filter, or elements of the weight: a list of places or a bitmap, whichever is smaller |
+| index | `patterns` | pattern of each kept kernel (once per group of filters), `ceil(log2 p)` bits each |
+| metadata | `library` | one bit per position of each pattern |
+| metadata | `scale` | one float32 |
+
+A pattern with fewer positions than the largest leaves its last values unused.
+"""  # noqa: E501
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from modicum.constraints import packing
+from modicum.constraints.base import View, as_view, from_view, view_shape
+from modicum.constraints.grid import dequantize, quantize
+from modicum.constraints.plan import Plan, fragment_rows, pattern_table
+from modicum.constraints.tree import Choice, element_signs, place, solve
+from modicum.core import Packed
+
+
+class _Layout(NamedTuple):
+    """What `decode` must know besides the arrays."""
+
+    view: View
+    k: int | None
+    balanced: bool
+    group: int
+    patterns: int
+    """Patterns in the library, 0 without one."""
+    width: int
+    """Values stored per kept kernel."""
+    pattern_group: int
+    fragment: int
+    bits: int
+    """Bits of a level, 0 for floats."""
+
+
+class _Units(NamedTuple):
+    """Where each kernel of `(o, i)` lies in the packed arrays."""
+
+    kept: Array | None
+    unit: Array
+    """Its place in the list of all kept kernels."""
+    pattern: Array
+    """Its place in the list of patterns."""
+    count: int
+    patterns: int
+
+
+def _layout(plan: Plan, taps: int) -> _Layout:
+    if plan.k is not None and plan.most is None:
+        raise ValueError("k must be a concrete number to encode, because it sizes the packed arrays, got a traced one")
+    return _Layout(
+        view=plan.view,
+        k=plan.most,
+        balanced=plan.balanced,
+        group=plan.group,
+        patterns=0 if plan.library is None else len(plan.library),
+        width=taps if plan.library is None else max(map(len, plan.library)),
+        pattern_group=plan.pattern_group,
+        fragment=plan.fragment or 0,
+        bits=plan.bits or 0,
+    )
+
+
+def _places(layout: _Layout, outputs: int, kernels: int) -> tuple[int, int, int]:
+    """Rows, places per row and kept places per row of the `kept` index."""
+    k = layout.k or 0
+    return (-(-outputs // layout.group), kernels, k) if layout.balanced else (1, outputs * kernels, k)
+
+
+def _units(layout: _Layout, kept: Array | None, slot: Array | None, outputs: int, kernels: int) -> _Units:
+    """Addresses of all kernels, from what the `kept` index says: a mask and slots, `(rows, places)`."""
+    columns = jnp.arange(outputs, dtype=jnp.int32)[:, None]
+    if kept is not None and slot is not None and not layout.balanced:
+        shape = (outputs, kernels)
+        return _Units(kept.reshape(shape), slot.reshape(shape), slot.reshape(shape), layout.k or 0, layout.k or 0)
+    per_filter, mask = kernels, None
+    place = jnp.broadcast_to(jnp.arange(kernels, dtype=jnp.int32)[None], (outputs, kernels))
+    if kept is not None and slot is not None:
+        per_filter = layout.k or 0
+        mask, place = (jnp.repeat(x, layout.group, axis=0)[:outputs] for x in (kept, slot))
+    pattern = columns // layout.pattern_group * per_filter + place
+    rows = -(-outputs // layout.pattern_group)
+    return _Units(mask, columns * per_filter + place, pattern, outputs * per_filter, rows * per_filter)
+
+
+def _kept_kernels(layout: _Layout, kept: Array | None, outputs: int, kernels: int) -> tuple[Array, Array]:
+    """Flat kernel `o * i + i` of each kept kernel, and of the first kernel that uses each stored pattern."""
+    if kept is None:
+        every = jnp.arange(outputs * kernels, dtype=jnp.int32).reshape(outputs, kernels)
+    elif layout.balanced:
+        places = packing.kept_places(kept[:: layout.group], layout.k or 0)
+        places = jnp.repeat(places, layout.group, axis=0)[:outputs]
+        every = jnp.arange(outputs, dtype=jnp.int32)[:, None] * kernels + places
+    else:
+        every = packing.kept_places(kept.reshape(1, -1), layout.k or 0)
+        return every.reshape(-1), every.reshape(-1)
+    return every.reshape(-1), every[:: layout.pattern_group].reshape(-1)
+
+
+def _pack_values(layout: _Layout, numbers: Array, dtype: Any) -> Array:
+    """Kept numbers (levels, or floats of `dtype`) as the payload."""
+    if layout.bits:
+        magnitude = jnp.abs(numbers).astype(jnp.uint32)
+        if layout.fragment:
+            return packing.pack_bits(magnitude, layout.bits - 1)
+        sign = (numbers < 0).astype(jnp.uint32)
+        return packing.pack_bits(magnitude | (sign << (layout.bits - 1)), layout.bits)
+    if not layout.fragment:
+        return numbers.astype(dtype).reshape(-1)
+    width = _float_bits(dtype)
+    words = jax.lax.bitcast_convert_type(jnp.abs(numbers).astype(_stored(dtype)), f"uint{width}")
+    return packing.pack_bits(words, width - 1)
+
+
+def _unpack_values(layout: _Layout, packed: Array, count: int, dtype: Any) -> Array:
+    """Inverse of `_pack_values`, as float32 (unsigned where signs are stored per fragment)."""
+    if layout.bits and layout.fragment:
+        return packing.unpack_bits(packed, layout.bits - 1, count).astype(jnp.float32)
+    if layout.bits:
+        words = packing.unpack_bits(packed, layout.bits, count)
+        magnitude = (words & (2 ** (layout.bits - 1) - 1)).astype(jnp.float32)
+        return jnp.where(words >> (layout.bits - 1) == 1, -magnitude, magnitude)
+    if not layout.fragment:
+        return packed.astype(jnp.float32)
+    width = _float_bits(dtype)
+    words = packing.unpack_bits(packed, width - 1, count).astype(f"uint{width}")
+    return jax.lax.bitcast_convert_type(words, _stored(dtype)).astype(jnp.float32)
+
+
+def _stored(dtype: Any) -> Any:
+    return jnp.float32 if jnp.finfo(dtype).bits > 32 else dtype
+
+
+def _float_bits(dtype: Any) -> int:
+    return jnp.finfo(_stored(dtype)).bits
+
+
+@functools.partial(jax.jit, inline=True)
+def encode(plan: Plan, w: Array) -> Packed:
+    """The packed form of the nearest point of the set.
+
+    Raises:
+        ValueError: if `k` is traced.
+    """
+    x = as_view(w, plan.view).astype(jnp.float32)
+    outputs, kernels, taps = x.shape
+    layout = _layout(plan, taps)
+    choice = solve(plan, x, w.dtype)
+    numbers = place(plan, x, choice, w.dtype)
+    if layout.bits:
+        numbers = quantize(numbers, plan.scale, layout.bits)
+    units, sharing = _kept_kernels(layout, choice.kept, outputs, kernels)
+    kept = numbers.reshape(-1, taps)[units]
+    payload, index, metadata = {}, {}, {}
+    if choice.kept is not None:
+        rows, places, k = _places(layout, outputs, kernels)
+        mask = choice.kept[:: layout.group] if layout.balanced else choice.kept
+        index["kept"] = packing.pack_places(mask.reshape(rows, places), k)
+    if choice.pattern is not None:
+        ids = choice.pattern.reshape(-1)
+        kept = jnp.take_along_axis(kept, jnp.asarray(_positions(plan, taps))[ids[units]], axis=1, mode="clip")
+        if layout.patterns > 1:
+            index["patterns"] = packing.pack_bits(ids[sharing], packing.bit_width(layout.patterns))
+        metadata["library"] = packing.pack_bits(jnp.asarray(pattern_table(plan, taps)), 1)
+    payload["values"] = _pack_values(layout, kept, w.dtype)
+    if choice.negative is not None:
+        _, span = fragment_rows(plan, kernels, taps)
+        signs = choice.negative if span else choice.negative.reshape(outputs * kernels, -1)[units]
+        payload["signs"] = packing.pack_bits(signs, 1)
+    if layout.bits:
+        metadata["scale"] = jnp.asarray(plan.scale, jnp.float32)
+    return Packed(
+        payload=payload,
+        index=index,
+        metadata=metadata,
+        layout=plan.layout,
+        shape=w.shape,
+        dtype=str(w.dtype),
+        static=tuple(layout._asdict().items()),
+    )
+
+
+def _positions(plan: Plan, taps: int) -> np.ndarray:
+    """Kept positions of each pattern, `(p, width)`; short patterns repeat their last one."""
+    table = pattern_table(plan, taps)
+    width = int(table.sum(axis=1).max())
+    rows = [np.flatnonzero(row) for row in table]
+    return np.array([np.pad(row, (0, width - row.size), mode="edge") for row in rows], np.int32)
+
+
+@functools.partial(jax.jit, inline=True)
+def decode(packed: Packed) -> Array:
+    """The weight that was encoded, bit for bit.
+
+    Reads the packed arrays and `static` only, by gathers, shifts, comparisons and reshapes, so that it can be
+    compiled into a module that stores its weights packed.
+    """
+    layout = _Layout(**dict(packed.static))
+    shape = view_shape(packed.shape, layout.view)
+    outputs, kernels, taps = shape
+    kept, slot = None, None
+    if layout.k is not None:
+        kept, slot = packing.unpack_places(packed.index["kept"], *_places(layout, outputs, kernels))
+    units = _units(layout, kept, slot, outputs, kernels)
+    values = _unpack_values(layout, packed.payload["values"], units.count * layout.width, packed.dtype)
+    mask = None if units.kept is None else jnp.broadcast_to(units.kept[..., None], shape)
+    if layout.patterns:
+        on, rank = _ranks(packed, layout, units, taps)
+        mask = on if mask is None else on & mask
+        values = values[units.unit[..., None] * layout.width + rank]
+    elif mask is None:
+        values = values.reshape(shape)
+    else:
+        values = values.reshape(-1, taps)[units.unit]
+    if layout.fragment:
+        values = jnp.where(_signs(packed, layout, units, shape), -values, values)
+    mask = values != 0 if mask is None else mask & (values != 0)
+    if layout.bits:
+        values = dequantize(values, packed.metadata["scale"], packed.dtype)
+    return from_view(jnp.where(mask, values, 0.0), packed.shape, layout.view).astype(packed.dtype)
+
+
+def _ranks(packed: Packed, layout: _Layout, units: _Units, taps: int) -> tuple[Array, Array]:
+    """Whether an element is on its kernel's pattern, and which of the pattern's elements it is."""
+    table = packing.unpack_bits(packed.metadata["library"], 1, layout.patterns * taps).reshape(-1, taps)
+    rank = jnp.clip(jnp.cumsum(table, axis=1) - 1, 0, layout.width - 1)
+    if layout.patterns == 1:
+        pattern = jnp.zeros_like(units.pattern)
+    else:
+        bits = packing.bit_width(layout.patterns)
+        pattern = packing.unpack_bits(packed.index["patterns"], bits, units.patterns)[units.pattern]
+    return table[pattern] == 1, rank[pattern]
+
+
+def _signs(packed: Packed, layout: _Layout, units: _Units, shape: tuple[int, int, int]) -> Array:
+    """Whether each element is negative."""
+    outputs, kernels, taps = shape
+    plan = Plan(fragment=layout.fragment)
+    rows, span = fragment_rows(plan, kernels, taps)
+    if span:
+        count = outputs * -(-kernels // span)
+        negative = packing.unpack_bits(packed.payload["signs"], 1, count).reshape(outputs, -1) == 1
+    else:
+        parts = taps // rows
+        stored = packing.unpack_bits(packed.payload["signs"], 1, units.count * parts).reshape(-1, parts)
+        negative = stored[units.unit] == 1
+    signs = element_signs(plan, Choice(None, None, negative), shape)
+    assert signs is not None
+    return signs

@@ -1,0 +1,187 @@
+"""Compile a network, save it as a bundle, load it without its code."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+import modicum
+from modicum.core import Packed, Params, check
+from modicum.mobile import bundle, manifest, signature, stablehlo
+from modicum.mobile.lower import bake, lower
+from modicum.mobile.report import Report, Row, layers
+from modicum.mobile.weights import choose, pack
+
+TARGETS = ("host",)
+BATCHES = ("fixed", "any")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Compiled:
+    """A network with its weights inside: what `compile` and `load` return.
+
+    Call it with `x`. The weights stay packed in memory and are decoded in every call.
+
+    Attributes:
+        exported: the `jax.export` form, for several platforms, perhaps with a symbolic batch.
+        module: portable StableHLO for other consumers; shapes of the example, no custom calls.
+        packed: every parameter leaf in packed form, by path.
+        rows: the layers of the report.
+        settings: `target`, `threads` and `batch` as given to `compile`, `shapes` of the example's arrays.
+        function: what a call runs, jitted.
+    """
+
+    exported: export.Exported = field(repr=False)
+    module: bytes = field(repr=False)
+    packed: Mapping[str, Packed] = field(repr=False)
+    rows: tuple[Row, ...] = field(repr=False)
+    settings: Mapping[str, Any]
+    function: Callable[[Any], Any] = field(repr=False)
+
+    def __call__(self, x: Any) -> Any:
+        """The network's output; works under `jit`.
+
+        Raises:
+            ValueError: if `x` does not have the structure, shape or dtype of the example.
+        """
+        signature.check_inputs(self.exported, x)
+        return self.function(x)
+
+    def stablehlo(self) -> str:
+        """The portable module as MLIR text."""
+        return stablehlo.text(self.module)
+
+    def report(self) -> Report:
+        """Bytes and MACs per layer; `print` it for a table."""
+        return Report(rows=self.rows, module_bytes=len(self.module))
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes the bundle, as a whole or not at all.
+
+        | file | what it holds |
+        |---|---|
+        | `model.stablehlo` | what `jax.export.deserialize` reads |
+        | `model.mlir` | a portable StableHLO artifact (MLIR bytecode), for IREE and others; its function is `main` |
+        | `weights.npz` | the packed arrays, `path:part:name` |
+        | `manifest.json` | shapes, layouts, report, versions, SHA-256 of the files above |
+        | `manifest.sha256` | SHA-256 of the manifest |
+
+        Args:
+            folder: a path that does not exist, an empty folder, or an older bundle, which is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: if `folder` holds anything else: it is left alone.
+        """
+        content = {
+            "model.stablehlo": bytes(self.exported.serialize()),
+            "model.mlir": self.module,
+            "weights.npz": manifest.weights_to_npz(self.packed),
+        }
+        bundle.write(Path(folder), content, self._manifest())
+        return Path(folder)
+
+    def _manifest(self) -> dict[str, Any]:
+        total = self.report().total
+        return {
+            "modicum": modicum.__version__,
+            "jax": jax.__version__,
+            "settings": dict(self.settings),
+            "platforms": list(self.exported.platforms),
+            "inputs": [tensor._asdict() for tensor in signature.inputs(self.exported)],
+            "outputs": [tensor._asdict() for tensor in signature.outputs(self.exported)],
+            "order": list(self.packed),
+            "weights": manifest.describe_weights(self.packed),
+            "report": [manifest.describe_row(row) for row in self.rows],
+            "total": {"macs": total.macs, "dense_bytes": total.dense_bytes, "packed_bytes": total.packed.total},
+        }
+
+
+def compile(
+    fun: Callable[..., Any],
+    params: Params,
+    example: Any,
+    *,
+    constraints: Any = None,
+    target: str = "host",
+    threads: int = 1,
+    batch: str = "fixed",
+) -> Compiled:
+    """`fun(params, x)` as a portable module of `x` alone, its weights baked in packed.
+
+    A leaf with a constraint lies in the module as `constraint.encode` wrote it and is decoded there; every other
+    leaf lies there as it is. All of it is pure StableHLO, so any compiler that reads StableHLO can run it.
+
+    Args:
+        fun: any JAX function `(params, x) -> y`; `x` and `y` are arrays or trees of them.
+        params: a pytree of finite numbers; constrained leaves are members of their sets (violation exactly 0).
+        example: `x`, or its shapes and dtypes (`jax.ShapeDtypeStruct`).
+        constraints: a pytree like `params` with a constraint or `None` for each leaf, or a callable
+            `params -> such a pytree`.
+        target: `"host"`.
+        threads: 1.
+        batch: `"fixed"` for the example's shapes, or `"any"` for a free first axis of every array of `x`. The module
+            of `stablehlo()` keeps the example's shapes in either case.
+
+    Returns:
+        The compiled network.
+
+    Raises:
+        ValueError: in one sentence, if an argument is not as above, or `fun` does not lower to pure StableHLO (it
+            calls LAPACK or Python, say).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> net = compile(lambda p, x: jnp.tanh(x @ p["kernel"]), {"kernel": jnp.eye(3)}, jnp.ones((2, 3)))
+        >>> net(jnp.zeros((2, 3))).shape
+        (2, 3)
+        >>> [(row.name, row.macs, row.packed.total) for row in net.report().rows]
+        [('kernel', 18, 36)]
+    """
+    check.one_of(TARGETS, target=target)
+    check.integer(1, 1, threads=threads)
+    check.one_of(BATCHES, batch=batch)
+    chosen = choose(constraints, params)
+    packed = pack(params, chosen)
+    model = bake(fun, packed, chosen, jax.tree.structure(params))
+    lowered = lower(model, example, batch)
+    shapes = [list(np.shape(leaf)) for leaf in jax.tree.leaves(example)]
+    return Compiled(
+        exported=lowered.exported,
+        module=lowered.module,
+        packed=packed,
+        rows=layers(fun, params, example, packed),
+        settings={"target": target, "threads": threads, "batch": batch, "shapes": shapes},
+        function=jax.jit(model),
+    )
+
+
+def load(folder: str | os.PathLike[str]) -> Compiled:
+    """The network in a bundle, after every byte of it was verified; needs none of the network's code.
+
+    Raises:
+        ValueError: if a file is missing, damaged, truncated or does not belong there, naming it; or if this
+            version of JAX cannot read the module.
+    """
+    content, described = bundle.read(Path(folder))
+    try:
+        exported = export.deserialize(bytearray(content["model.stablehlo"]))
+        return Compiled(
+            exported=exported,
+            module=content["model.mlir"],
+            packed=manifest.weights_from_npz(content["weights.npz"], described["weights"], described["order"]),
+            rows=tuple(manifest.row_from(row) for row in described["report"]),
+            settings=described["settings"],
+            function=jax.jit(exported.call),
+        )
+    except Exception as error:  # undamaged, but of another JAX or a hand-made manifest
+        raise ValueError(
+            f"bundle {folder} must be readable by jax {jax.__version__}, got one of jax {described.get('jax')}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Whole systems: parts of every kind wired together. May import all; nothing imports it."""

@@ -1,0 +1,103 @@
+"""What the main job shows: one table, one figure."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from modicum.systems.quickstart import Outcome
+
+
+def _percent(values: Any) -> str:
+    values = 100 * np.asarray(values)
+    spread = f" ± {values.std(ddof=1):.2f}" if values.size > 1 else ""
+    return f"{values.mean():.2f}%{spread}"
+
+
+def table(outcome: Outcome, folder: Path) -> Table:
+    """The one table a run ends with."""
+    summary = outcome.summary
+    seeds = f"{summary['seeds']} seed{'s' if summary['seeds'] > 1 else ''}"
+    shown = Table(title=f"{summary['data']}: {summary['test_images']:,} held-out images, {seeds}", show_lines=False)
+    shown.add_column("what")
+    shown.add_column("measured", justify="right")
+    steps = f"{summary['compression_steps']:,} steps"
+    rows = [
+        ("accuracy, dense", _percent(summary["dense"])),
+        ("accuracy, projected at once, not retrained", _percent(summary["one_shot_projected"])),
+        (f"accuracy, one-shot + retraining ({steps})", _percent(summary["one_shot"])),
+        (f"accuracy, ADMM + retraining ({steps})", _percent(summary["admm"])),
+        (
+            f"on {len(summary['chips'])} chips ({summary['chip_images']:,} images): median",
+            _percent(summary["chip_median"]),
+        ),
+        ("on chips: worst", _percent(summary["chip_worst"])),
+        ("on an ideal chip", _percent(summary["ideal_chip"])),
+        ("weights kept", f"{summary['weights_kept']:,} of {summary['weights']:,}"),
+        ("bytes, packed of dense", f"{summary['packed_bytes']:,} of {summary['dense_bytes']:,}"),
+        ("violation of the sets", f"{summary['violation']:g}"),
+        ("decode(encode(w)) bit-exact", "yes" if summary["round_trip"] else "NO"),
+    ]
+    for engine, error in summary["export"].items():
+        rows.append((f"export verified by {engine}: largest difference", f"{error:.1e}"))
+    if "iree" not in summary["export"]:
+        rows.append(("export verified by iree", "not installed: pip install 'modicum[iree]'"))
+    rows.append(("energy per image on chip (FORMS tables)", f"{1e6 * summary['energy_joules_per_image']:.2f} uJ"))
+    for name, value in rows:
+        shown.add_row(name, value)
+    shown.caption = f"results.json, figure.png and bundle/ lie in {folder}"
+    return shown
+
+
+def figure(outcome: Outcome, path: Path) -> None:
+    """Accuracy across chips, and kernels before and after with their patterns; a PNG that is whole or not there."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(11, 4.6), layout="constrained", dpi=120)
+    left, middle, right = drawing.subplots(1, 3, width_ratios=(1.25, 1, 1))
+    _draw_chips(left, outcome)
+    layer = "Conv_1"
+    before = np.asarray(outcome.seeds[0].dense["params"][layer]["kernel"])
+    after = np.asarray(outcome.seeds[0].arms["admm"].result.params["params"][layer]["kernel"])
+    _draw_kernels(middle, before, f"{layer}: dense kernels")
+    _draw_kernels(right, after, f"{layer}: patterns x signs x {outcome.config.bits} bits")
+    unfinished = path.with_name(f"{path.stem}.tmp.png")
+    # no software version in the file: the same run gives the same bytes
+    drawing.savefig(unfinished, metadata={"Software": None})
+    os.replace(unfinished, path)
+
+
+def _draw_chips(axes: Any, outcome: Outcome) -> None:
+    summary = outcome.summary
+    accuracy = 100 * np.asarray(summary["chips"])
+    step = 100 / summary["chip_images"]
+    edges = np.arange(accuracy.min() - step / 2, accuracy.max() + step, step)
+    axes.hist(accuracy, bins=edges, color="#4c72b0", edgecolor="white")
+    lines = (
+        ("dense, digital", 100 * summary["dense"][0], "#222222", "-"),
+        ("compressed, digital", 100 * summary["admm"][0], "#c44e52", "--"),
+        ("median chip", 100 * summary["chip_median"], "#dd8452", ":"),
+    )
+    for name, value, color, style in lines:
+        axes.axvline(value, color=color, linestyle=style, label=f"{name}: {value:.1f}%")
+    axes.set(
+        xlabel=f"held-out accuracy (%), {summary['chip_images']:,} images",
+        ylabel="chips",
+        title=f"{accuracy.size} chips, log-normal variation {outcome.config.sigma:g}",
+    )
+    axes.legend(fontsize=8)
+
+
+def _draw_kernels(axes: Any, weights: np.ndarray, title: str, rows: int = 8, columns: int = 8) -> None:
+    """The kernels of the first filters (columns) and input channels (rows), one tile each."""
+    height, width, channels, filters = weights.shape
+    rows, columns = min(rows, channels), min(columns, filters)
+    tiles = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
+    for channel, unit in np.ndindex(rows, columns):
+        top, side = channel * (height + 1), unit * (width + 1)
+        tiles[top : top + height, side : side + width] = weights[:, :, channel, unit]
+    limit = float(np.nanmax(np.abs(tiles))) or 1.0
+    axes.imshow(tiles, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set(title=title, xlabel="filters", ylabel="input channels", xticks=[], yticks=[])

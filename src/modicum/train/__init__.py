@@ -1,0 +1,64 @@
+"""Training: data in memory, a pure step, a loop that resumes exactly, checkpoints, run folders."""
+
+from modicum.train import checkpoint, metrics, report
+from modicum.train.batches import batch_indices, batches, permuted
+from modicum.train.checkpoint import restore, save
+from modicum.train.config import (
+    DataConfig,
+    Experiment,
+    OptimizerConfig,
+    describe,
+    flatten,
+    load_config,
+    parse_overrides,
+)
+from modicum.train.data import DataInfo, Dataset, channel_statistics, load
+from modicum.train.experiment import Result, parameter_count, train
+from modicum.train.loop import Interrupted, default_steps_per_dispatch, fit, resume
+from modicum.train.state import (
+    LossFn,
+    StepFn,
+    TrainState,
+    classification_loss,
+    cross_entropy,
+    evaluate,
+    init_state,
+    make_train_step,
+)
+
+__all__ = [
+    "DataConfig",
+    "DataInfo",
+    "Dataset",
+    "Experiment",
+    "Interrupted",
+    "LossFn",
+    "OptimizerConfig",
+    "Result",
+    "StepFn",
+    "TrainState",
+    "batch_indices",
+    "batches",
+    "channel_statistics",
+    "checkpoint",
+    "classification_loss",
+    "cross_entropy",
+    "default_steps_per_dispatch",
+    "describe",
+    "evaluate",
+    "fit",
+    "flatten",
+    "init_state",
+    "load",
+    "load_config",
+    "make_train_step",
+    "metrics",
+    "parameter_count",
+    "parse_overrides",
+    "permuted",
+    "report",
+    "restore",
+    "resume",
+    "save",
+    "train",
+]

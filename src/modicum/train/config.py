@@ -1,0 +1,267 @@
+"""Experiments as frozen dataclasses, and typed overrides of their fields."""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import math
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import optax
+
+from modicum.core import check
+from modicum.models import SmallConvNet
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is learned, and what it is tested on; see `load`.
+
+    Attributes:
+        name: data set.
+        train: split to train on.
+        test: held-out split.
+        speaker: for spoken digits: whom to hold out, or None for the authors' split.
+    """
+
+    name: str = "digits"
+    train: str = "train"
+    test: str = "test"
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam or SGD with a schedule.
+
+    Attributes:
+        name: "adam" (with decoupled weight decay) or "sgd" (with Nesterov momentum 0.9).
+        learning_rate: step size after the warm-up, above 0.
+        schedule: "cosine" falls to 0 at the last step, "constant" stays.
+        warmup: steps in which the rate rises from 0, at least 0.
+        weight_decay: decay of every parameter, at least 0.
+        clip: largest norm of a gradient, above 0; inf for none.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip: float = float("inf")
+
+    def __post_init__(self) -> None:
+        check.one_of(("adam", "sgd"), name=self.name)
+        check.one_of(("cosine", "constant"), schedule=self.schedule)
+        check.positive(learning_rate=self.learning_rate, clip=self.clip)
+        check.non_negative(weight_decay=self.weight_decay)
+        check.integer(0, warmup=self.warmup)
+
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """The optimizer of a run of so many steps.
+
+        Args:
+            steps: at least 1.
+        """
+        after: Any = optax.constant_schedule(self.learning_rate)
+        if self.schedule == "cosine":
+            after = optax.cosine_decay_schedule(self.learning_rate, max(steps - self.warmup, 1))
+        rate = after
+        if self.warmup:
+            rate = optax.join_schedules(
+                [optax.linear_schedule(0.0, self.learning_rate, self.warmup), after], [self.warmup]
+            )
+        decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
+        clip = [optax.clip_by_global_norm(self.clip)] if self.clip < float("inf") else []
+        if self.name == "adam":
+            return optax.chain(*clip, optax.scale_by_adam(), *decay, optax.scale_by_learning_rate(rate))
+        return optax.chain(*clip, *decay, optax.trace(0.9, nesterov=True), optax.scale_by_learning_rate(rate))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A whole training run.
+
+    Attributes:
+        data: what is learned.
+        model: a flax.linen module, `inputs -> logits`.
+        optimizer: how.
+        epochs: passes over the training split, at least 1.
+        steps: optimizer steps in place of `epochs`, at least 1, or None.
+        batch: examples in a step, at least 1.
+        seed: of the initial parameters and the order of the examples.
+        checkpoint_every: steps between two checkpoints, at least 1.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: nn.Module = field(default_factory=SmallConvNet)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    epochs: int = 10
+    steps: int | None = None
+    batch: int = 64
+    seed: int = 0
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        check.integer(1, epochs=self.epochs, batch=self.batch, checkpoint_every=self.checkpoint_every)
+        check.integer(0, 2**32 - 1, seed=self.seed)
+        if self.steps is not None:
+            check.integer(1, steps=self.steps)
+
+    def total_steps(self, size: int) -> int:
+        """Optimizer steps of the run.
+
+        Args:
+            size: examples in the training split.
+
+        Raises:
+            ValueError: if a batch is larger than the split.
+        """
+        check.integer(1, size, batch=self.batch)
+        return self.epochs * (size // self.batch) if self.steps is None else self.steps
+
+
+def fields(config: Any) -> dict[str, Any]:
+    """Names and values of what can be set in a config; of a flax module, without `parent` and `name`."""
+    hidden = ("parent", "name") if isinstance(config, nn.Module) else ()
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init and f.name not in hidden}
+
+
+def describe(config: Any) -> Any:
+    """A config as JSON-able values; a module carries its class as `class`.
+
+    Example:
+        >>> describe(DataConfig())
+        {'name': 'digits', 'train': 'train', 'test': 'test', 'speaker': None}
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        kind = {"class": type(config).__name__} if isinstance(config, nn.Module) else {}
+        return {**kind, **{name: describe(value) for name, value in fields(config).items()}}
+    if isinstance(config, tuple | list):
+        return [describe(value) for value in config]
+    # JSON knows no infinity
+    plain = isinstance(config, bool | int | str | None) or (isinstance(config, float) and math.isfinite(config))
+    return config if plain else str(config)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The settings of a config by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in fields(config).items():
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def parse_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with some fields set.
+
+    Args:
+        config: a frozen dataclass, of dataclasses and numbers, strings and tuples.
+        overrides: `name=value`, with dots into inner dataclasses; the last one wins.
+
+    Returns:
+        A new config, checked by its own `__post_init__`.
+
+    Raises:
+        ValueError: if a name is unknown (the nearest is suggested) or a value is of another type or out of range.
+
+    Example:
+        >>> parse_overrides(Experiment(), ["epochs=3", "optimizer.learning_rate=1e-2"]).optimizer.learning_rate
+        0.01
+        >>> parse_overrides(Experiment(), ["epoch=3"])
+        Traceback (most recent call last):
+        ValueError: override must name a setting, got 'epoch': did you mean 'epochs'?
+    """
+    known = flatten(config)
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise ValueError(f"override must be written name=value, got {override!r}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"override must name a setting, got {name!r}: {hint}")
+        config = _replaced(config, name.split("."), name, text)
+    return config
+
+
+def _replaced(config: Any, path: list[str], name: str, text: str) -> Any:
+    if len(path) > 1:
+        value = _replaced(getattr(config, path[0]), path[1:], name, text)
+    else:
+        value = _parsed(name, text, typing.get_type_hints(type(config))[path[0]])
+    return dataclasses.replace(config, **{path[0]: value})
+
+
+def _parsed(name: str, text: str, kind: Any) -> Any:
+    """A value of an annotated type: bool, int, float, str, tuple of one of these, or optional."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if text.lower() == "none":
+            return None
+        kind = next(member for member in typing.get_args(kind) if member is not type(None))
+    if kind is str:
+        return text
+    if kind is float and text.lower().lstrip("+-") in ("inf", "infinity"):
+        return float(text)
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = text
+    if typing.get_origin(kind) is tuple:
+        member = typing.get_args(kind)[0]
+        values = value if isinstance(value, tuple | list) else (value,)
+        if all(_is(part, member) for part in values):
+            return tuple(member(part) for part in values)
+        wanted = f"a tuple of {_NAMES[member].removeprefix('a ')}s, such as 16,32"
+    else:
+        if _is(value, kind):
+            return kind(value)
+        wanted = _NAMES[kind]
+    raise ValueError(f"{name} must be {wanted}, got {text!r}")
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def load_config(path: str | Path) -> Experiment:
+    """The experiment that a config file's `config()` returns.
+
+    Args:
+        path: a Python file.
+
+    Raises:
+        ValueError: if there is no such file, or it does not define `config()`.
+    """
+    path = Path(path)
+    if not path.is_file() or path.suffix != ".py":
+        raise ValueError(f"config must be a Python file such as configs/train/digits.py, got {str(path)!r}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        made = module.config()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"config {path} must define config(), got {type(error).__name__}: {reason}") from error
+    if not isinstance(made, Experiment):
+        raise ValueError(f"config() of {path} must return an Experiment, got {type(made).__name__}")
+    return made

@@ -1,0 +1,123 @@
+"""From a config to a trained and tested model in a run folder."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from modicum.core import Params
+from modicum.train import loop, metrics, report
+from modicum.train.batches import batches
+from modicum.train.config import Experiment, describe
+from modicum.train.data import Dataset, load
+from modicum.train.state import TrainState, classification_loss, evaluate, init_state, make_train_step
+
+
+class Result(NamedTuple):
+    """What `train` returns.
+
+    Attributes:
+        state: the state after the last step.
+        summary: what the run came to; also in `result.json`.
+    """
+
+    state: TrainState
+    summary: dict[str, Any]
+
+
+def parameter_count(params: Params) -> int:
+    """How many numbers a tree of parameters holds.
+
+    Example:
+        >>> parameter_count({"kernel": np.zeros((3, 4)), "bias": np.zeros(4)})
+        16
+    """
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
+
+
+def _initialize(model: nn.Module, key: Any, dataset: Dataset) -> Params:
+    """Initial parameters; a model that does not fit the data is refused before anything is written."""
+    info, example = dataset.info, jnp.asarray(dataset.inputs[:2])
+    if getattr(model, "classes", info.classes) != info.classes:
+        raise ValueError(f"model.classes must be {info.classes} for data {info.name!r}, got {model.classes}")
+    kind = type(model).__name__
+    try:
+        logits = jax.eval_shape(lambda: model.init_with_output(key, example)[0])
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"model must take inputs of shape {example.shape}, got {kind}: {reason}") from error
+    if logits.shape != (2, info.classes):
+        raise ValueError(
+            f"model must turn inputs of shape {example.shape} into logits of shape {(2, info.classes)}, "
+            f"got {kind} with {logits.shape}"
+        )
+    return jax.jit(model.init)(key, example)
+
+
+def train(
+    config: Experiment,
+    folder: str | Path | None = None,
+    *,
+    fresh: bool = False,
+    root: str | Path | None = None,
+    console: Console | None = None,
+) -> Result:
+    """Trains and tests a model; the same call again goes on where a run stopped.
+
+    Args:
+        config: the experiment.
+        folder: the run folder: `config.json`, `versions.json`, `metrics.jsonl`, `checkpoints/`, `result.json`.
+            Nothing is written where `None`.
+        fresh: whether to start over in a folder that holds a run.
+        root: folder of data, see `load`.
+        console: where the progress bar is drawn; none where `None`.
+
+    Returns:
+        The trained state, and the numbers on the held-out split.
+
+    Raises:
+        ValueError: if the data, the model or the folder do not fit the config, or the loss is not finite.
+        loop.Interrupted: after SIGINT, when all is saved.
+    """
+    started = time.perf_counter()
+    described = describe(config)
+    if folder is not None and not fresh:
+        report.check_folder(folder, described)
+    training = load(config.data.name, config.data.train, root, speaker=config.data.speaker)
+    held_out = load(config.data.name, config.data.test, root, speaker=config.data.speaker)
+    steps = config.total_steps(len(training.inputs))
+    init_key, order_key = jax.random.split(jax.random.key(config.seed))
+    params = _initialize(config.model, init_key, training)
+    optimizer = config.optimizer.build(steps)
+    step_fn = make_train_step(classification_loss(config.model.apply), optimizer, has_aux=True)
+    if folder is not None:
+        report.open_folder(folder, described, fresh=fresh)
+    state = loop.fit(
+        init_state(params, optimizer),
+        step_fn,
+        batches(training.arrays, order_key, config.batch),
+        steps,
+        folder=folder,
+        checkpoint_every=config.checkpoint_every,
+        console=console,
+    )
+    summary = {
+        "data": config.data.name,
+        "model": type(config.model).__name__,
+        "parameters": parameter_count(state.params),
+        "steps": int(state.step),
+        **{
+            f"test_{name}": value
+            for name, value in evaluate(config.model.apply, state.params, *held_out.arrays).items()
+        },
+    }
+    if folder is not None:
+        lines = metrics.read(Path(folder) / "metrics.jsonl")[-100:]
+        summary["train_loss_last_100"] = float(np.mean([line["loss"] for line in lines]))
+        report.write_json(Path(folder) / "result.json", summary)
+    return Result(state, {**summary, "seconds": round(time.perf_counter() - started, 1)})

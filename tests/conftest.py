@@ -1,0 +1,38 @@
+"""Strict settings for every test: typed shapes, no silent broadcasting, reproducible keys."""
+
+import os
+import zlib
+from pathlib import Path
+
+# Two virtual devices would hide nothing here; float64 is switched on where a reference needs it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jaxtyping
+import pytest
+from hypothesis import HealthCheck, settings
+
+import tests.typecheck  # noqa: F401 - the hook below looks it up by name
+
+jaxtyping.install_import_hook("modicum", "tests.typecheck.typechecked")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile(
+    "modicum", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("modicum")
+
+
+@pytest.fixture
+def key(request):
+    """A PRNG key that depends on the test's name alone."""
+    return jax.random.key(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(scope="session")
+def data_root():
+    """The folder of real data sets; tests that need it are skipped where it is absent."""
+    root = Path(os.environ.get("MODICUM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (root / "tfds").is_dir():
+        pytest.skip(f"no real data at {root}: set MODICUM_DATA")
+    return root

@@ -1,0 +1,90 @@
+"""`TopK` and `Kernels`: exact counts under ties, traced counts, which kernels, bad counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modicum.constraints import Kernels, TopK, nest
+
+
+def kernel_counts(w):
+    return (np.abs(np.asarray(w)).sum(axis=(0, 1)) > 0).sum(axis=0)
+
+
+def test_counts_are_exact_where_all_are_equal():
+    """A percentile threshold keeps none of them (strict) or all (not strict)."""
+    w = jnp.full((50, 50), -0.3)
+    threshold = np.percentile(np.abs(w), 33)
+    assert (np.abs(w) > threshold).sum() == 0
+    assert (np.abs(w) >= threshold).sum() == 2500
+    kept = np.flatnonzero(TopK(1680).project(w))
+    np.testing.assert_array_equal(kept, np.arange(1680))
+    conv = jnp.ones((3, 3, 6, 4))
+    np.testing.assert_array_equal(kernel_counts(Kernels(2).project(conv)), [2, 2, 2, 2])
+    assert kernel_counts(Kernels(7, balanced=False).project(conv)).tolist() == [6, 1, 0, 0]
+
+
+def test_a_count_may_be_traced_and_mapped(key):
+    w = jax.random.normal(key, (3, 3, 6, 5)).round()
+    rates = jnp.arange(1, 7)
+    for make in (TopK, lambda k: Kernels(k, balanced=False), lambda k: Kernels(k, group=2)):
+        mapped = jax.jit(jax.vmap(lambda k, make=make: make(k).project(w)))(rates)
+        as_pytree = jax.vmap(lambda c: c.project(w))(make(rates))
+        for at, k in enumerate(range(1, 7)):
+            np.testing.assert_array_equal(mapped[at], make(k).project(w))
+            np.testing.assert_array_equal(as_pytree[at], mapped[at])
+    assert TopK(rates).exact
+
+
+def test_kernels_of_largest_norm_per_filter(key):
+    w = jax.random.normal(key, (3, 3, 8, 5))
+    energy = np.square(np.asarray(w, np.float64)).sum(axis=(0, 1))
+    p = np.asarray(Kernels(3).project(w))
+    for o in range(5):
+        best = np.sort(np.argsort(-energy[:, o])[:3])
+        np.testing.assert_array_equal(np.flatnonzero(np.abs(p[..., o]).sum(axis=(0, 1))), best)
+        np.testing.assert_array_equal(p[..., best, o], w[..., best, o])
+
+
+def test_a_group_keeps_the_same_channels_by_their_common_energy(key):
+    w = jax.random.normal(key, (3, 3, 8, 5))
+    p = np.abs(np.asarray(Kernels(3, group=2).project(w))).sum(axis=(0, 1)) > 0
+    energy = np.square(np.asarray(w, np.float64)).sum(axis=(0, 1))
+    for at in (0, 2, 4):
+        best = np.sort(np.argsort(-energy[:, at : at + 2].sum(axis=1))[:3])
+        for o in range(at, min(at + 2, 5)):
+            np.testing.assert_array_equal(np.flatnonzero(p[:, o]), best)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TopK(0), "k must be a whole number of at least 1, got 0"),
+        (lambda: TopK(2.5), "k must be a whole number"),
+        (lambda: TopK("3"), "k must be a whole number"),
+        (lambda: Kernels(True), "k must be a whole number"),
+        (lambda: Kernels(2, group=0), "group must be a whole number of at least 1"),
+        (lambda: Kernels(2, balanced=False, group=2), "group must be 1 where kernels are counted over the layer"),
+        (lambda: TopK(13).project(jnp.ones((3, 4))), r"k must be from 1 to the 12 elements of w .*, got 13"),
+        (lambda: Kernels(4).project(jnp.ones((3, 4))), r"k must be from 1 to the 3 kernels of a filter .*, got 4"),
+        (lambda: Kernels(13, balanced=False).fit(jnp.ones((3, 4))), r"k must be from 1 to the 12 kernels of w"),
+        (lambda: Kernels(jnp.array(9)).project(jnp.ones((3, 4))), "k must be from 1 to the 3"),
+        (lambda: TopK(jnp.array([1, 2])).project(jnp.ones(3)), "k must be one number .*shape \\(2,\\)"),
+        (lambda: Kernels(1).project(jnp.ones((3, 3, 4))), "w must have 2 axes .* or 4"),
+        (lambda: Kernels(1).gain(jnp.ones(4)), "w must have 2 axes .* or 4"),
+        (lambda: jax.vmap(lambda k: TopK(k).encode(jnp.ones(3)))(jnp.arange(1, 3)), "k must be a concrete number"),
+        (lambda: jax.jit(lambda c, w: c.encode(w))(nest(TopK(2)), jnp.ones(3)), "k must be a concrete number"),
+    ],
+)
+def test_bad_counts(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_count_in_an_array_encodes_where_it_is_known(key):
+    w = jax.random.normal(key, (6, 4))
+    for k in (np.int64(3), jnp.array(3)):
+        packed = Kernels(k).encode(w)
+        assert packed.nbytes == Kernels(3).encode(w).nbytes
+        np.testing.assert_array_equal(Kernels(k).decode(packed), Kernels(3).project(w))

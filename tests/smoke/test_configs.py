@@ -1,0 +1,40 @@
+"""Every training config runs: a few tiny steps of the real data through the real script's library."""
+
+import ast
+import math
+from pathlib import Path
+
+import pytest
+
+from modicum.train import Experiment, load_config, metrics, parse_overrides, train
+
+FILES = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.py"))
+
+
+def test_there_are_configs():
+    assert {path.stem for path in FILES} >= {"digits", "mnist", "cifar10", "spoken_digit"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_says_what_it_is(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text is not None
+    assert f"Command: python scripts/train.py configs/train/{path.name}" in text
+    for word in ("Time:", "Score:"):
+        assert word in text
+    assert isinstance(load_config(path), Experiment)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_runs(path, tmp_path, request):
+    config = load_config(path)
+    root = None if config.data.name == "digits" else request.getfixturevalue("data_root")
+    # a part of the splits where the format can say so; the speech's splits are rules, not parts
+    small = [] if path.stem in ("digits", "spoken_digit") else ["data.train=train[:64]", "data.test=test[:32]"]
+    config = parse_overrides(config, ["steps=2", "batch=4", *small])
+    result = train(config, tmp_path / "run", root=root)
+    assert int(result.state.step) == 2
+    lines = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    # an untrained classifier of ten classes: about log(10) nats
+    assert lines[0]["loss"] == pytest.approx(math.log(10), abs=1.5)
+    assert 0 <= result.summary["test_accuracy"] <= 1
