@@ -93,3 +93,18 @@ def test_checkpoints_come_back_bit_for_bit(tmp_path, key):
     assert jax.tree.structure(found) == jax.tree.structure(tree)
     with pytest.raises(ValueError, match="must be a whole checkpoint of this run"):
         admm.restore(tmp_path / "runs", {"another": jnp.ones(2)})
+
+
+def test_histories_belong_to_their_leaves():
+    """Paths sort otherwise than the tree: "a-b/w" comes before "a/w", but key "a" before "a-b"."""
+
+    def loss_fn(params, batch):
+        return jnp.sum((params["a"]["w"] - batch) ** 2) + jnp.sum((params["a-b"]["w"] - batch) ** 2)
+
+    params = {"a": {"w": jnp.full(4, 0.7)}, "a-b": {"w": jnp.full(4, 1.0)}}
+    constraints = {"a": {"w": Grid(3, 0.5)}, "a-b": {"w": Grid(3, 0.5)}}
+    config = admm.CompressConfig(outer=1, inner=1, retrain=0, learning_rate=1e-6)
+    report = admm.compress(loss_fn, params, jnp.ones((1, 4)), constraints, config).report
+    assert [leaf.path for leaf in report.leaves] == ["a/w", "a-b/w"]
+    assert report.leaves[0].primal[0] == pytest.approx(0.2 / 0.7, rel=1e-3)
+    assert report.leaves[1].primal[0] < 1e-3

@@ -102,7 +102,7 @@ def test_weights_end_in_their_sets_and_the_loss_falls():
     assert float(loss_fn(params, everything)) < 0.9 * float(loss_fn(info.projected, everything))
 
 
-def test_scales_are_fitted_once_for_a_whole_stage():
+def test_scales_are_fitted_once_for_the_whole_run():
     seen = []
 
     @jax.tree_util.register_dataclass
@@ -114,7 +114,7 @@ def test_scales_are_fitted_once_for_a_whole_stage():
 
     constraints = {"first": None, "second": {"kernel": Watched(7)}}
     _, info = admm.stages(loss_fn, constraints, SHORT)(PARAMS, BATCHES)
-    assert [step for step in seen if step is None] == [None, None]  # at the start, and after ADMM
+    assert [step for step in seen if step is None] == [None]
     assert info.constraints["second"]["kernel"].step is not None
 
 

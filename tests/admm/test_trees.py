@@ -89,6 +89,10 @@ def test_an_equinox_module_of_constraints_is_a_tree_and_no_function():
     assert admm.resolve(constraints, params) is constraints
 
 
+def test_a_flax_variable_that_holds_a_constraint_is_a_branch():
+    assert not admm.is_constraint(nnx.Param(Keep(3)))
+
+
 def test_a_single_array_is_a_tree():
     w = jnp.arange(6.0)
     np.testing.assert_array_equal(admm.project(Keep(2), w), [0, 0, 0, 0, 4, 5])

@@ -106,7 +106,11 @@ def best_gain(constraint, w):
     signs = np.array(list(itertools.product((-1, 0, 1), repeat=int(np.prod(shape)))), np.int8)
     allowed = signs[obeys(constraint, signs.reshape(-1, *shape))]
     negative, positive = sign_gains(constraint, w)
-    return (negative @ (allowed == -1).T.astype(float) + positive @ (allowed == 1).T.astype(float)).max(axis=1)
+    best = np.full(len(w), -np.inf)
+    for part in np.array_split(allowed, -(-len(allowed) // 4096)):  # in parts, to keep memory small
+        gains = negative @ (part == -1).T.astype(float) + positive @ (part == 1).T.astype(float)
+        best = np.maximum(best, gains.max(axis=1))
+    return best
 
 
 def instances(rng, shape, count):

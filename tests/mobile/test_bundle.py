@@ -57,8 +57,11 @@ def test_comes_back_as_it_was(name, key, tmp_path):
     assert {path.name for path in (tmp_path / "bundle").iterdir()} == FILES
     loaded = mobile.load(tmp_path / "bundle")
     for x in (inputs, jax.tree.map(lambda leaf: leaf[:1], inputs)):
+        same, close = (leaves_by_path(fun(x)) for fun in (jax.jit(compiled.exported.call), compiled))
         for path, output in leaves_by_path(loaded(x)).items():
-            np.testing.assert_array_equal(output, leaves_by_path(compiled(x))[path])
+            np.testing.assert_array_equal(output, same[path])
+            # XLA may fuse the program of another shape in another way
+            np.testing.assert_allclose(output, close[path], rtol=0, atol=1e-6)
     assert loaded.stablehlo() == compiled.stablehlo()
     assert loaded.report() == compiled.report()
     assert loaded.settings == compiled.settings
@@ -134,7 +137,7 @@ def test_runs_in_a_fresh_process_without_the_networks_code(saved, tmp_path):
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["6", str(len(compiled.stablehlo())), "False"]
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), compiled(inputs))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), mobile.load(folder)(inputs))
 
 
 def offsets(size, rng):
@@ -297,7 +300,7 @@ def test_an_older_bundle_is_replaced_even_if_damaged(saved, folder, tmp_path):
     newer = mobile.compile(fun, params, inputs)
     (folder / "model.mlir").write_bytes(b"damaged")
     newer.save(folder)
-    np.testing.assert_array_equal(mobile.load(folder)(inputs), newer(inputs))
+    np.testing.assert_allclose(mobile.load(folder)(inputs), newer(inputs), rtol=0, atol=1e-6)
     assert os.listdir(tmp_path) == ["bundle"]
 
 

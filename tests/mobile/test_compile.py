@@ -139,8 +139,13 @@ def test_a_constraint_that_loses_bits_is_refused():
     ("constraints", "sentence"),
     [
         ({"w": "topk", "b": None}, "constraints must hold constraints or None, got 'topk' at 'w'"),
-        ({"w": None, "v": Grid(scale=1.0)}, "constraints must follow the tree of params, got 'v'"),
-        (Grid(scale=1.0), "constraints must follow the tree of params, got ''"),
+        (
+            {"w": None, "v": Grid(scale=1.0)},
+            "constraints must be a tree like params, None for dense leaves, got: ",
+        ),
+        ({"w": Grid(scale=1.0)}, "constraints must be a tree like params"),
+        (Grid(scale=1.0), "constraints must be a tree like params"),
+        ({"w": {"deeper": Grid(scale=1.0)}, "b": None}, "constraints must hold constraints or None, got {'deeper'"),
     ],
 )
 def test_constraints_that_do_not_fit_the_tree_are_refused(constraints, sentence):

@@ -159,7 +159,7 @@ def test_the_checkpoint_of_another_tree_is_refused(tmp_path, like, message):
         checkpoint.restore(tmp_path, like)
 
 
-def test_a_damaged_checkpoint_is_one_sentence(tmp_path):
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, capfd, caplog):
     tree = {"x": jnp.arange(1000.0)}
     checkpoint.save(tmp_path, 1, tree)
     checkpoint.save(tmp_path, 2, tree)
@@ -180,6 +180,8 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path):
         path.unlink()
     with pytest.raises(ValueError, match="must be whole"):
         checkpoint.restore(tmp_path, tree)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
 
 
 def test_bad_arguments(tmp_path):

@@ -74,7 +74,7 @@ def test_values(override, name, value):
             "override must name a setting, got 'zzzz': there are inner.rate, inner.flag, inner.limit, steps, name, "
             "widths, shares",
         ),
-        ("inner=7", "override must name a setting, got 'inner': did you mean 'inner.flag'?"),
+        ("inner=7", "override must name a setting, got 'inner': there are inner.rate, inner.flag, inner.limit"),
         ("steps", "override must be written name=value, got 'steps'"),
         ("steps=1.5", "steps must be a whole number, got '1.5'"),
         ("steps=true", "steps must be a whole number, got 'true'"),

@@ -1,5 +1,6 @@
 """The loop in one process: exact resume wherever it is cut, one compilation, signals, and what is not finite."""
 
+import functools
 import json
 import os
 import signal
@@ -32,10 +33,11 @@ OPTIMIZER = optax.adam(optax.cosine_decay_schedule(1e-2, 10))
 STEP = make_train_step(classification_loss(MODEL.apply), OPTIMIZER, has_aux=True)
 
 
+@functools.cache
 def start():
     inputs = jax.random.normal(jax.random.key(0), (40, 8, 8, 1))
     labels = jax.random.randint(jax.random.key(1), (40,), 0, 10)
-    state = init_state(MODEL.init(jax.random.key(2), inputs[:1]), OPTIMIZER)
+    state = init_state(jax.jit(MODEL.init)(jax.random.key(2), inputs[:1]), OPTIMIZER)
     return state, batches((inputs, labels), jax.random.key(3), 7)
 
 

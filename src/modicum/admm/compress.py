@@ -51,62 +51,62 @@ def _check_params(params: Params, when: str) -> None:
             raise ValueError(f"params must be finite {when}, got NaN or infinite values in {path_name(path)!r}")
 
 
-def _run_admm(
-    programs: Programs,
-    params: Params,
-    constraints: Constraints,
-    config: CompressConfig,
-    data: Any,
-    journal: Journal,
-    progress: Progress | None,
-) -> tuple[Params, dict[str, np.ndarray]]:
-    arrays, _ = split(constraints)
-    carry = start_admm(params, constraints, config)
-    count = len(constrained_by_path(constraints, constraints))
-    history = {
+@dataclass(frozen=True)
+class _Run:
+    """What both stages need."""
+
+    programs: Programs
+    constraints: Constraints
+    arrays: list[Any]
+    data: Any
+    config: CompressConfig
+    journal: Journal
+    progress: Progress | None
+
+    def report(self, stage: str, done: int, total: int, metrics: dict[str, Any]) -> None:
+        if self.progress is not None:
+            self.progress(stage, done, total, {name: float(value) for name, value in metrics.items()})
+
+
+def _run_admm(run: _Run, params: Params) -> tuple[Params, dict[str, np.ndarray]]:
+    config, paths = run.config, list(constrained_by_path(run.constraints, run.constraints))
+    start = {
         "losses": np.zeros((config.outer, config.inner), np.float32),
         "rho": np.zeros(config.outer, np.float32),
-        "primal": np.zeros((config.outer, count), np.float32),
-        "dual": np.zeros((config.outer, count), np.float32),
+        "primal": np.zeros((config.outer, len(paths)), np.float32),
+        "dual": np.zeros((config.outer, len(paths)), np.float32),
     }
-    done, (carry, history) = journal.restore("admm", (carry, history))
+    done, (carry, history) = run.journal.restore("admm", (start_admm(params, run.constraints, config), start))
     history = {name: np.array(values) for name, values in history.items()}
     for outer in range(done, config.outer):
-        carry, info = programs.outer(carry, arrays, data)
+        carry, info = run.programs.outer(carry, run.arrays, run.data)
         history["losses"][outer], history["rho"][outer] = info.losses, info.rho
-        history["primal"][outer] = [float(value) for value in info.primal.values()]
-        history["dual"][outer] = [float(value) for value in info.dual.values()]
+        # by path: jit returns dictionaries in the order of their keys, which is not the tree's
+        history["primal"][outer] = [info.primal[path] for path in paths]
+        history["dual"][outer] = [info.dual[path] for path in paths]
         _check_losses(history["losses"][outer], outer * config.inner, "the ADMM stage")
-        journal.save("admm", outer + 1, (carry, history))
-        if progress is not None:
-            metrics = {name: float(history[name][outer].max()) for name in ("rho", "primal", "dual")}
-            progress("admm", outer + 1, config.outer, {"loss": float(history["losses"][outer].mean()), **metrics})
+        run.journal.save("admm", outer + 1, (carry, history))
+        residuals = {name: history[name][outer].max() for name in ("rho", "primal", "dual")}
+        run.report("admm", outer + 1, config.outer, {"loss": history["losses"][outer].mean(), **residuals})
     return carry.params, history
 
 
-def _run_retraining(
-    programs: Programs,
-    projected: Params,
-    constraints: Constraints,
-    config: CompressConfig,
-    data: Any,
-    journal: Journal,
-    progress: Progress | None,
-) -> tuple[Params, np.ndarray]:
-    arrays, _ = split(constraints)
-    carry = start_retraining(projected, constraints, config)
-    done, (carry, losses) = journal.restore("retrain", (carry, np.zeros(max(config.retrain, 1), np.float32)))
+def _run_retraining(run: _Run, pulled: Params) -> tuple[Params, Params, np.ndarray]:
+    config = run.config
+    projected, theta = run.programs.project(pulled, run.arrays)
+    # Orbax does not write empty arrays
+    start = start_retraining(theta, config), np.zeros(max(config.retrain, 1), np.float32)
+    done, (carry, losses) = run.journal.restore("retrain", start)
     losses = np.array(losses)[: config.retrain]
     while done < config.retrain:
         steps = min(config.chunk, config.retrain - done)
-        carry, chunk = programs.retrain(carry, projected, arrays, data, done, steps)
+        carry, chunk = run.programs.retrain(carry, projected, run.arrays, run.data, done, steps)
         losses[done : done + steps] = chunk
         _check_losses(losses[done : done + steps], done, "retraining")
         done += steps
-        journal.save("retrain", done, (carry, losses))
-        if progress is not None:
-            progress("retrain", done, config.retrain, {"loss": float(np.mean(chunk))})
-    return programs.finish(carry, projected, arrays), losses
+        run.journal.save("retrain", done, (carry, losses))
+        run.report("retrain", done, config.retrain, {"loss": losses[done - steps : done].mean()})
+    return projected, run.programs.finish(carry, projected, run.arrays), losses
 
 
 def _leaf_reports(
@@ -175,24 +175,29 @@ def compress(
     Raises:
         ValueError: if an argument is out of range, if no leaf is constrained, if a loss or parameter is not finite
             (the step is named), or if `folder` holds a run of other settings or a damaged checkpoint.
+
+    Example:
+        >>> from modicum.constraints import TopK
+        >>> config = CompressConfig(outer=2, inner=5, retrain=10)
+        >>> def loss_fn(w, batch):
+        ...     return jnp.sum((w - batch) ** 2)
+        >>> result = compress(loss_fn, jnp.ones(3), jnp.array([[3.0, 1.0, 2.0]]), TopK(2), config)
+        >>> result.report.violation, result.report.leaves[0].kept
+        (0.0, 2)
     """
-    config = CompressConfig() if config is None else config
-    config = config.concrete()
+    config = (CompressConfig() if config is None else config).concrete()
     given = leaves.resolve(constraints, params)
     if not constrained_by_path(given, given):
         raise ValueError("constraints must hold a constraint for at least one leaf, got none")
     _check_params(params, "at the start")
     journal = Journal.open(folder, config, given, params)
     batch_fn, data = (batches, None) if callable(batches) else (None, jax.tree.map(jnp.asarray, batches))
-
     fitted = leaves.fit(given, params)
-    pulled, history = _run_admm(
-        compiled(loss_fn, batch_fn, config, split(fitted)[1]), params, fitted, config, data, journal, progress
-    )
-    fitted = leaves.fit(given, pulled)
-    programs = compiled(loss_fn, batch_fn, config, split(fitted)[1])
-    projected = programs.project(pulled, split(fitted)[0])
-    final, losses = _run_retraining(programs, projected, fitted, config, data, journal, progress)
+    arrays, rest = split(fitted)
+    run = _Run(compiled(loss_fn, batch_fn, config, rest), fitted, arrays, data, config, journal, progress)
+
+    pulled, history = _run_admm(run, params)
+    projected, final, losses = _run_retraining(run, pulled)
     _check_params(final, "at the end")
     members = constrained_by_path(fitted, fitted)
     packed = {path: members[path].encode(weight) for path, weight in constrained_by_path(fitted, final).items()}

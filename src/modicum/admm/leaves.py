@@ -14,7 +14,8 @@ Constraints = Any
 
 def is_constraint(node: Any) -> bool:
     """Whether a node of a tree of constraints is a leaf of it: a constraint, or `None`."""
-    return node is None or isinstance(node, Constraint)
+    # The class is asked too: Flax variables hand attributes through, so one that holds a constraint looks like one.
+    return node is None or (hasattr(type(node), "project") and isinstance(node, Constraint))
 
 
 def resolve(constraints: Constraints, params: Params) -> Constraints:

@@ -10,7 +10,7 @@ import numpy as np
 from modicum.admm import leaves
 from modicum.admm.config import CompressConfig
 from modicum.admm.leaves import Constraints
-from modicum.admm.stages import AdmmCarry, AdmmInfo, LossFn, RetrainCarry, finish, outer_iteration, retrain_steps
+from modicum.admm.stages import AdmmCarry, AdmmInfo, LossFn, RetrainCarry, outer_iteration, retrain_steps
 from modicum.core import Params
 
 
@@ -19,13 +19,13 @@ class Programs(NamedTuple):
 
     Attributes:
         outer: `(carry, arrays, data) -> (carry, info)`, one outer iteration.
-        project: `(params, arrays) -> params`, the hard projection.
+        project: `(params, arrays) -> (params, theta)`, the hard projection and its free coordinates.
         retrain: `(carry, projected, arrays, data, first, steps) -> (carry, losses)`, some retraining steps.
         finish: `(carry, projected, arrays) -> params`, the point that the free coordinates stand for.
     """
 
     outer: Callable[..., tuple[AdmmCarry, AdmmInfo]]
-    project: Callable[..., Params]
+    project: Callable[..., tuple[Params, Params]]
     retrain: Callable[..., tuple[RetrainCarry, jax.Array]]
     finish: Callable[..., Params]
 
@@ -63,15 +63,18 @@ def compiled(loss_fn: LossFn, batch_fn: Callable[..., Any] | None, config: Compr
     def outer(carry: AdmmCarry, arrays: list[Any], data: Any) -> tuple[AdmmCarry, AdmmInfo]:
         return outer_iteration(loss_fn, merged(arrays), config, carry, batch_fn or data)
 
-    def project(params: Params, arrays: list[Any]) -> Params:
-        return leaves.project(merged(arrays), params)
+    def project(params: Params, arrays: list[Any]) -> tuple[Params, Params]:
+        projected = leaves.project(merged(arrays), params)
+        return projected, leaves.chart(merged(arrays), projected)[0]
 
     def retrain(
         carry: RetrainCarry, projected: Params, arrays: list[Any], data: Any, first: Any, steps: int
     ) -> tuple[RetrainCarry, jax.Array]:
-        return retrain_steps(loss_fn, merged(arrays), config, carry, projected, batch_fn or data, first, steps)
+        _, build = leaves.chart(merged(arrays), projected)
+        return retrain_steps(loss_fn, build, config, carry, batch_fn or data, first, steps)
 
-    def finished(carry: RetrainCarry, projected: Params, arrays: list[Any]) -> Params:
-        return finish(merged(arrays), projected, carry)
+    def finish(carry: RetrainCarry, projected: Params, arrays: list[Any]) -> Params:
+        _, build = leaves.chart(merged(arrays), projected)
+        return build(carry.theta)
 
-    return Programs(jax.jit(outer), jax.jit(project), jax.jit(retrain, static_argnames="steps"), jax.jit(finished))
+    return Programs(jax.jit(outer), jax.jit(project), jax.jit(retrain, static_argnames="steps"), jax.jit(finish))

@@ -168,18 +168,16 @@ def outer_iteration(
     return AdmmCarry(params, state, after), info
 
 
-def start_retraining(projected: Params, constraints: Constraints, config: CompressConfig) -> RetrainCarry:
-    """The state before the first retraining step: free coordinates of the projected point, a fresh optimizer."""
-    theta, _ = leaves.chart(constraints, projected)
+def start_retraining(theta: Params, config: CompressConfig) -> RetrainCarry:
+    """The state before the first retraining step: the free coordinates and a fresh optimizer."""
     return RetrainCarry(theta, config.optimizer(config.retrain_schedule).init(theta))
 
 
 def retrain_steps(
     loss_fn: LossFn,
-    constraints: Constraints,
+    build: Callable[[Params], Params],
     config: CompressConfig,
     carry: RetrainCarry,
-    projected: Params,
     batches: Batches,
     first: Any,
     steps: int,
@@ -188,10 +186,9 @@ def retrain_steps(
 
     Args:
         loss_fn: `(params, batch) -> scalar`.
-        constraints: pytree of fitted constraints or `None`.
+        build: from free coordinates to parameters (`leaves.chart` of the hard-projected ones).
         config: the schedule.
         carry: the state before.
-        projected: the hard-projected parameters, whose discrete choices stay.
         batches: see `batch_at`.
         first: number of the first step within the stage; may be traced.
         steps: how many, static.
@@ -199,7 +196,6 @@ def retrain_steps(
     Returns:
         The state after, and the loss at each step.
     """
-    _, build = leaves.chart(constraints, projected)
     optimizer = config.optimizer(config.retrain_schedule)
 
     def step(carry: RetrainCarry, number: Array) -> tuple[RetrainCarry, Array]:
@@ -221,8 +217,8 @@ def stages(
 ) -> Callable[[Params, Batches], tuple[Params, StagesInfo]]:
     """ADMM, hard projection and retraining inside the sets as one pure function.
 
-    Level scales and other numbers that a constraint reads off the weights are fitted at the start of each stage and
-    stay for the whole of it: refitted in every step, Z would chase itself.
+    Level scales and other numbers that a constraint reads off the weights are fitted to the given weights and stay:
+    refitted on the way, Z would chase itself.
 
     It jits (with `static_argnums=1` where `batches` is a function), and vmaps over parameters (seeds), over
     `config.rho` and over numbers inside constraints (rates)::
@@ -240,27 +236,18 @@ def stages(
     """
 
     def run(params: Params, batches: Batches) -> tuple[Params, StagesInfo]:
-        given = leaves.resolve(constraints, params)
-        fitted = leaves.fit(given, params)
+        fitted = leaves.fit(leaves.resolve(constraints, params), params)
 
         def outer(carry: AdmmCarry, _: None) -> tuple[AdmmCarry, AdmmInfo]:
             return outer_iteration(loss_fn, fitted, config, carry, batches)
 
         carry, admm_info = jax.lax.scan(outer, start_admm(params, fitted, config), length=config.outer)
-        final = leaves.fit(given, carry.params)
-        projected = leaves.project(final, carry.params)
-        retrained, losses = retrain_steps(
-            loss_fn, final, config, start_retraining(projected, final, config), projected, batches, 0, config.retrain
-        )
-        params = finish(final, projected, retrained)
-        return params, StagesInfo(
-            admm_info, projected, losses, leaves.violations(final, projected), leaves.violations(final, params), final
-        )
+        projected = leaves.project(fitted, carry.params)
+        theta, build = leaves.chart(fitted, projected)
+        start = start_retraining(theta, config)
+        retrained, losses = retrain_steps(loss_fn, build, config, start, batches, 0, config.retrain)
+        params = build(retrained.theta)
+        certificates = leaves.violations(fitted, projected), leaves.violations(fitted, params)
+        return params, StagesInfo(admm_info, projected, losses, *certificates, fitted)
 
     return run
-
-
-def finish(constraints: Constraints, projected: Params, carry: RetrainCarry) -> Params:
-    """The retrained parameters: the point of the sets that the free coordinates stand for."""
-    _, build = leaves.chart(constraints, projected)
-    return build(carry.theta)

@@ -196,6 +196,13 @@ def admm(
     Raises:
         ValueError: if an argument is out of range, if the trees do not match, or if `update` gets no params.
 
+    Example:
+        >>> from modicum.constraints import TopK
+        >>> optimizer = optax.chain(optax.sgd(0.1), admm({"w": TopK(1)}, rho=1.0, learning_rate=0.1))
+        >>> state = optimizer.init({"w": jnp.array([2.0, 1.0])})
+        >>> state[1].z["w"].tolist()
+        [2.0, 0.0]
+
     Reference:
         Boyd et al. (2011), section 9.1; prox form and dual rescaling as in the module's docstring.
     """

@@ -55,7 +55,8 @@ class Member:
         self.check(w.shape)
         if base.is_concrete(w):
             check.finite(w=w.astype(jnp.float32))
-        return fitted(self.plan, w)
+        plan = self.plan
+        return plan if self.exact else _fitted(plan, w)
 
     def project(self, w: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """The nearest point of the set, `argmin_p ||w - p||`; float32 inside, ties to the lower index.
@@ -106,14 +107,13 @@ class Member:
 
 
 @functools.partial(jax.jit, inline=True)
-def fitted(plan: Plan, w: Array) -> Plan:
-    """The plan with its scale searched where none is given.
+def _fitted(plan: Plan, w: Array) -> Plan:
+    """The plan with its scale searched.
 
     Under other constraints the scale is that of the weights they keep: fitted once to the projection without
     levels, and once more to the weights on the support chosen with that scale; the closer one wins.
     """
-    if plan.bits is None or plan.scale is not None:
-        return plan
+    assert plan.bits is not None
     free = replace(plan, bits=None)
     if not free.layout:
         return replace(plan, scale=best_scale(w, plan.bits))

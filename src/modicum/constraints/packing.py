@@ -1,5 +1,6 @@
 """Numbers of a few bits, packed into bytes; and lists of kept places. All of it traceable."""
 
+import functools
 import math
 from typing import Literal
 
@@ -15,6 +16,7 @@ def bit_width(count: int) -> int:
     return (count - 1).bit_length()
 
 
+@functools.partial(jax.jit, static_argnames="bits", inline=True)
 def pack_bits(values: Array, bits: int) -> UInt8[Array, " bytes"]:
     """Unsigned numbers below `2^bits` as a string of bits, least significant first, in `ceil(n bits / 8)` bytes.
 
@@ -28,6 +30,7 @@ def pack_bits(values: Array, bits: int) -> UInt8[Array, " bytes"]:
     return (octets << jnp.arange(8, dtype=jnp.uint8)[None]).sum(axis=1, dtype=jnp.uint8)
 
 
+@functools.partial(jax.jit, static_argnames=("bits", "count"), inline=True)
 def unpack_bits(packed: UInt8[Array, " bytes"], bits: int, count: int) -> Int[Array, " n"]:
     """Inverse of `pack_bits`: `count` numbers as int32 (bit patterns where 32 bits are asked).
 
@@ -51,6 +54,7 @@ def kept_places(mask: Bool[Array, " r n"], k: int) -> Int[Array, " r k"]:
     return jnp.sort(jnp.where(mask, jnp.arange(n, dtype=jnp.int32)[None], n), axis=1)[:, :k]
 
 
+@functools.partial(jax.jit, static_argnames="k", inline=True)
 def pack_places(mask: Bool[Array, " r n"], k: int) -> UInt8[Array, " bytes"]:
     """Which places are kept, exactly `k` per row, in the smaller of two formats."""
     rows, n = mask.shape
@@ -59,6 +63,7 @@ def pack_places(mask: Bool[Array, " r n"], k: int) -> UInt8[Array, " bytes"]:
     return pack_bits(kept_places(mask, k), bit_width(n))
 
 
+@functools.partial(jax.jit, static_argnames=("rows", "n", "k"), inline=True)
 def unpack_places(
     packed: UInt8[Array, " bytes"], rows: int, n: int, k: int
 ) -> tuple[Bool[Array, " r n"], Int[Array, " r n"]]:

@@ -23,22 +23,23 @@ def choose(constraints: Any, params: Params) -> dict[str, Constraint]:
         params: the parameter tree.
 
     Raises:
-        ValueError: if something that is neither a constraint nor `None` stands in the tree, or where `params`
-            has no leaf.
+        ValueError: if the trees differ, or something that is neither a constraint nor `None` stands for a leaf.
     """
     # An equinox module is callable and a tree of parameters at once: then it is the tree.
     if callable(constraints) and type(constraints) is not type(params):
         constraints = constraints(params)
-    chosen = leaves_by_path(constraints, is_leaf=lambda node: node is None or isinstance(node, Constraint))
-    paths = leaves_by_path(params)
-    for path, constraint in chosen.items():
-        if constraint is None:
-            continue
-        if not isinstance(constraint, Constraint):
-            raise ValueError(f"constraints must hold constraints or None, got {constraint!r} at {path!r}")
-        if path not in paths:
-            raise ValueError(f"constraints must follow the tree of params, got {path!r}, which is no leaf of params")
-    return {path: constraint for path, constraint in chosen.items() if constraint is not None}
+    if constraints is None:
+        return {}
+    try:
+        nodes = jax.tree.structure(params).flatten_up_to(constraints)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"constraints must be a tree like params, None for dense leaves, got: {reason}") from error
+    chosen = dict(zip(leaves_by_path(params), nodes, strict=False))
+    for path, node in chosen.items():
+        if node is not None and not isinstance(node, Constraint):
+            raise ValueError(f"constraints must hold constraints or None, got {node!r} at {path!r}")
+    return {path: node for path, node in chosen.items() if node is not None}
 
 
 def pack(params: Params, chosen: Mapping[str, Constraint]) -> dict[str, Packed]:

@@ -7,7 +7,6 @@ portable StableHLO, loads and verifies it, and runs it on simulated ReRAM chips 
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,115 +17,13 @@ import optax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from modicum import admm, analog, constraints, mobile, train
-from modicum.core import Key, Params, Site, check
+from modicum import admm, analog, mobile, train
+from modicum.core import Key, Params
 from modicum.models import SmallConvNet
+from modicum.systems.quickstart_config import QuickstartConfig, network, sets_for
 from modicum.train import report as run_report
 
 ARMS = ("admm", "one_shot")
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuickstartConfig:
-    """Everything the main job can be told.
-
-    Attributes:
-        data: `digits` (bundled), `mnist`, `cifar10` or any other image set of `train.load`.
-        seeds: independent runs, at least 1: initial weights and order of the examples.
-        widths: output channels of the 3x3 convolutions.
-        batch: examples in a step.
-        dense_steps: optimizer steps before compression.
-        dense_learning_rate: step size of Adam, falling to 0 by a cosine.
-        patterns: size of the library taken from the dense weights.
-        connectivity: share of its kernels that each filter keeps, above 0, at most 1.
-        fragment: rows of a crossbar that share a sign and are read together; 9 is one 3x3 kernel.
-        bits: bits of a weight, sign included.
-        outer: dual updates of ADMM.
-        inner: optimizer steps before each.
-        retrain: optimizer steps inside the set; the control arm gets `outer * inner + retrain`.
-        rho: penalty strength at the start.
-        growth: its factor at each dual update.
-        learning_rate: step size during ADMM.
-        retrain_learning_rate: step size of retraining, falling to 0 by a cosine.
-        chips: simulated chips, at least 1.
-        chip_images: held-out images each chip sees: the first of the split.
-        chip_batch: chips simulated side by side.
-        sigma: standard deviation of the log-normal programming variation.
-        adc_bits: bits of the converter.
-        input_bits: bits of an activation.
-    """
-
-    data: str = "digits"
-    seeds: int = 3
-    widths: tuple[int, ...] = (16, 32, 64)
-    batch: int = 64
-    dense_steps: int = 600
-    dense_learning_rate: float = 3e-3
-    patterns: int = 8
-    connectivity: float = 0.5
-    fragment: int = 9
-    bits: int = 4
-    outer: int = 24
-    inner: int = 40
-    retrain: int = 400
-    rho: float = 3.0
-    growth: float = 1.3
-    learning_rate: float = 2e-3
-    retrain_learning_rate: float = 2e-3
-    chips: int = 64
-    chip_images: int = 500
-    chip_batch: int = 8
-    sigma: float = 0.1
-    adc_bits: int = 4
-    input_bits: int = 8
-
-    def __post_init__(self) -> None:
-        counts = ("seeds", "batch", "dense_steps", "inner", "chips", "chip_images", "chip_batch")
-        check.integer(1, **{name: getattr(self, name) for name in counts})
-        check.integer(2, widths=len(self.widths))
-        check.integer(1, 56, patterns=self.patterns)
-        check.integer(2, 8, bits=self.bits)
-        check.integer(1, 9, fragment=self.fragment)
-        check.positive(connectivity=self.connectivity)
-        check.between(0, 1, connectivity=self.connectivity)
-        check.positive(dense_learning_rate=self.dense_learning_rate)
-        self.compression()
-        self.device()
-
-    def compression(self) -> admm.CompressConfig:
-        """The schedule of ADMM and retraining."""
-        return admm.CompressConfig(
-            outer=self.outer,
-            inner=self.inner,
-            retrain=self.retrain,
-            rho=self.rho,
-            growth=self.growth,
-            learning_rate=self.learning_rate,
-            retrain_learning_rate=self.retrain_learning_rate,
-        )
-
-    def device(self, **changes: Any) -> Callable[[Site], analog.Device]:
-        """The crossbars: magnitudes and one sign per fragment, as FORMS has it; two columns for the first layer."""
-        numbers: dict[str, Any] = {
-            "fragment": self.fragment,
-            "weight_bits": self.bits,
-            "adc_bits": self.adc_bits,
-            "input_bits": self.input_bits,
-            "sigma": self.sigma,
-        }
-        polarized = analog.crossbar(**(numbers | changes), encoding="polarized")
-        differential = analog.crossbar(**(numbers | changes), encoding="differential")
-        return lambda site: differential if "Conv_0" in site.name else polarized
-
-
-def default_config(data: str) -> QuickstartConfig:
-    """The settings that suit a data set: the digits' own, and a longer schedule for full-size images."""
-    config = QuickstartConfig(data=data)
-    if data == "digits":
-        return config
-    return replace(
-        config, seeds=1, batch=128, dense_steps=1400, outer=16, inner=40, retrain=700, chips=64, chip_images=500
-    )
 
 
 class Splits(NamedTuple):
@@ -141,8 +38,6 @@ class Arm(NamedTuple):
 
     result: admm.Result
     accuracy: float
-    projected: float
-    """Held-out accuracy right after the hard projection of the dense weights (one-shot arm only; else NaN)."""
 
 
 class Seed(NamedTuple):
@@ -150,6 +45,8 @@ class Seed(NamedTuple):
 
     dense: Params
     dense_accuracy: float
+    projected_accuracy: float
+    """After the hard projection of the dense weights, without any retraining."""
     arms: dict[str, Arm]
 
 
@@ -164,30 +61,6 @@ class Outcome(NamedTuple):
     bundle: mobile.Compiled
     cost: analog.Report
     summary: dict[str, Any]
-
-
-def network(config: QuickstartConfig, classes: int) -> SmallConvNet:
-    """The model of a run."""
-    return SmallConvNet(classes=classes, widths=config.widths)
-
-
-def sets_for(config: QuickstartConfig, params: Params) -> Params:
-    """The constraints of each leaf, the pattern library read off the dense weights.
-
-    Inner convolutions keep a share of the kernels of each filter, each kernel one of the library's patterns and one
-    sign, each weight `bits` bits; the dense head takes signs and bits. The first convolution takes bits alone: it
-    holds under 1% of the weights, and one sign for the single kernel of a filter would leave it no edge to detect.
-    """
-    signs = constraints.Polarized(config.fragment), constraints.Levels(config.bits)
-    rules = {"Dense.*kernel": constraints.nest(*signs), "Conv_0/kernel": constraints.Levels(config.bits)}
-    for layer, channels in enumerate(config.widths[:-1], start=1):
-        weight = params["params"][f"Conv_{layer}"]["kernel"]
-        rules[f"Conv_{layer}/kernel"] = constraints.nest(
-            constraints.Kernels(max(1, round(config.connectivity * channels))),
-            constraints.Patterns(constraints.natural_library(weight, config.patterns)),
-            *signs,
-        )
-    return constraints.by_path(rules, params)
 
 
 def _loss(model: SmallConvNet) -> Callable[[Params, Any], Any]:
@@ -219,7 +92,7 @@ def run_seed(
         programs: what is compiled once for all seeds.
     """
     init_key, order_key, compress_key = jax.random.split(jax.random.key(seed), 3)
-    params = programs.model.init(init_key, data.train.inputs[:1])
+    params = jax.jit(programs.model.init)(init_key, data.train.inputs[:1])
     _say(console, f"[bold]seed {seed}[/bold]: dense training")
     state = train.fit(
         train.init_state(params, programs.optimizer),
@@ -235,31 +108,32 @@ def run_seed(
     arms = {}
     for arm in ARMS:
         _say(console, f"[bold]seed {seed}[/bold]: {'ADMM' if arm == 'admm' else 'one-shot projection'} and retraining")
-        method = admm.compress if arm == "admm" else admm.one_shot
-        with _progress(console) as progress:
-            tasks: dict[str, Any] = {}
+        result = _compressed(arm, config, state.params, batches, chosen, programs.loss_fn, folder / arm, console)
+        arms[arm] = Arm(result, programs.accuracy(result.params, data.test))
+    projected = admm.project(admm.fit(chosen, state.params), state.params)
+    return Seed(state.params, dense_accuracy, programs.accuracy(projected, data.test), arms)
 
-            def show(
-                stage: str, done: int, total: int, metrics: dict[str, float], tasks=tasks, progress=progress
-            ) -> None:
-                if stage not in tasks:
-                    tasks[stage] = progress.add_task(stage, total=total)
-                progress.update(tasks[stage], completed=done, description=f"{stage}  loss {metrics['loss']:.3f}")
 
-            result = method(
-                programs.loss_fn,
-                state.params,
-                batches,
-                chosen,
-                config.compression(),
-                folder=folder / arm,
-                progress=show,
-            )
-        projected = float("nan")
-        if arm == "one_shot":
-            projected = programs.accuracy(admm.project(admm.fit(chosen, state.params), state.params), data.test)
-        arms[arm] = Arm(result, programs.accuracy(result.params, data.test), projected)
-    return Seed(state.params, dense_accuracy, arms)
+def _compressed(
+    arm: str,
+    config: QuickstartConfig,
+    params: Params,
+    batches: Any,
+    chosen: Params,
+    loss_fn: Callable[[Params, Any], Any],
+    folder: Path,
+    console: Console | None,
+) -> admm.Result:
+    method = admm.compress if arm == "admm" else admm.one_shot
+    with _progress(console) as progress:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done, description=f"{stage}  loss {metrics['loss']:.3f}")
+
+        return method(loss_fn, params, batches, chosen, config.compression(), folder=folder, progress=show)
 
 
 class Programs(NamedTuple):
@@ -285,6 +159,11 @@ class Programs(NamedTuple):
         return train.evaluate(self.apply_fn, params, *split.arrays)["accuracy"]
 
 
+def simulated(config: QuickstartConfig, apply_fn: Callable[..., Any], **changes: Any) -> Callable[..., Any]:
+    """The network as a chip computes it, `(key, params, images) -> logits`; `changes` replace numbers of the device."""
+    return analog.simulate(apply_fn, config.device(**changes))
+
+
 def chip_accuracies(
     config: QuickstartConfig,
     apply_fn: Callable[[Params, Any], Any],
@@ -300,10 +179,10 @@ def chip_accuracies(
     Chips that an earlier call finished are read from `chips.json`; chip `i` is programmed with `fold_in(key, i)`,
     whatever else runs.
     """
-    on_chip = analog.simulate(apply_fn, config.device())
+    on_chip = simulated(config, apply_fn)
 
     @jax.jit
-    def measure(keys: Key, params: Params, images: Any, labels: Any) -> Any:
+    def measure(keys: Any, params: Params, images: Any, labels: Any) -> Any:
         def one(key: Key) -> Any:
             return (on_chip(key, params, images).argmax(-1) == labels).mean()
 
@@ -349,7 +228,7 @@ def run(
     programs = Programs.of(config, data.train.info.classes)
     seeds = [run_seed(config, seed, data, folder / f"seed-{seed}", console, programs) for seed in range(config.seeds)]
     best = seeds[0].arms["admm"].result
-    images, labels = (array[: config.chip_images] for array in data.test.arrays)
+    images, labels = (jnp.asarray(array[: config.chip_images]) for array in data.test.arrays)
 
     _say(console, "[bold]export[/bold]: compile, save, load, verify")
     compiled = mobile.compile(programs.apply_fn, best.params, images[:16], constraints=best.constraints, batch="any")
@@ -361,7 +240,7 @@ def run(
     _say(console, f"[bold]chips[/bold]: {config.chips} noisy crossbar chips, {len(labels)} held-out images each")
     key = jax.random.fold_in(jax.random.key(0), config.chips)
     chips = chip_accuracies(config, programs.apply_fn, best.params, images, labels, key, folder, console)
-    ideal = analog.simulate(programs.apply_fn, config.device(adc_bits=None, sigma=0.0))
+    ideal = simulated(config, programs.apply_fn, adc_bits=None, sigma=0.0)
     ideal_accuracy = float((jax.jit(ideal)(key, best.params, images).argmax(-1) == labels).mean())
     cost = analog.report(programs.apply_fn, config.device(), best.params, images[:1])
     outcome = Outcome(config, seeds, chips, ideal_accuracy, verification, bundle, cost, {})
@@ -387,7 +266,7 @@ def summarize(outcome: Outcome, test_images: int, chip_images: int) -> dict[str,
         "test_images": test_images,
         "seeds": config.seeds,
         "dense": [seed.dense_accuracy for seed in seeds],
-        "one_shot_projected": [arm.projected for arm in arms["one_shot"]],
+        "projected": [seed.projected_accuracy for seed in seeds],
         "one_shot": [arm.accuracy for arm in arms["one_shot"]],
         "admm": [arm.accuracy for arm in arms["admm"]],
         "compression_steps": reports[0].steps,

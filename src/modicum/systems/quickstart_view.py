@@ -26,7 +26,7 @@ def table(outcome: Outcome, folder: Path) -> Table:
     steps = f"{summary['compression_steps']:,} steps"
     rows = [
         ("accuracy, dense", _percent(summary["dense"])),
-        ("accuracy, projected at once, not retrained", _percent(summary["one_shot_projected"])),
+        ("accuracy, projected at once, not retrained", _percent(summary["projected"])),
         (f"accuracy, one-shot + retraining ({steps})", _percent(summary["one_shot"])),
         (f"accuracy, ADMM + retraining ({steps})", _percent(summary["admm"])),
         (

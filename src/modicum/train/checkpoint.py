@@ -1,8 +1,13 @@
 """Checkpoints of any pytree of arrays: one folder per step, written by Orbax, whole or not there at all."""
 
+import gc
+import json
+import logging
 import re
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +72,17 @@ def steps(folder: str | Path) -> tuple[int, ...]:
     return tuple(sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()))
 
 
-def _handler() -> Any:
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+@contextmanager
+def _orbax() -> Iterator[Any]:
+    """Orbax's synchronous checkpointer; what it has to say of a damaged file we say in one sentence."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.setLevel(level)
 
 
 def save(folder: str | Path, step: int, tree: Tree, *, keep: int = 2) -> None:
@@ -101,7 +115,7 @@ def save(folder: str | Path, step: int, tree: Tree, *, keep: int = 2) -> None:
     # Orbax refuses arrays without elements; `restore` makes them from their shape
     arrays = {name: array for name, leaf in _named(tree).items() if (array := _stored(leaf)).size}
     _remove_leftovers(folder)
-    with _handler() as checkpointer:
+    with _orbax() as checkpointer:
         checkpointer.save(fresh, args=ocp.args.StandardSave(arrays or {_EMPTY: np.zeros(1)}))
     if target.exists():
         target.rename(old)
@@ -140,8 +154,8 @@ def restore(folder: str | Path, like: Tree) -> tuple[int, Tree] | None:
     named = _named(like)
     wanted = {name: _abstract(leaf) for name, leaf in named.items()}
     written = {name: array for name, array in wanted.items() if np.prod(array.shape)}
-    with _handler() as checkpointer:
-        saved = _reading(newest, lambda: checkpointer.metadata(newest).item_metadata.tree)
+    with _orbax() as checkpointer:
+        saved = _reading(newest, lambda: _metadata(checkpointer, newest))
         saved = {
             name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in saved.items() if name != _EMPTY
         }
@@ -156,6 +170,16 @@ def restore(folder: str | Path, like: Tree) -> tuple[int, Tree] | None:
         for name, leaf in named.items()
     ]
     return found[-1], jax.tree.structure(like).unflatten(leaves)
+
+
+def _metadata(checkpointer: Any, path: Path) -> dict[str, Any]:
+    # Orbax finds damage in these while it already reads arrays, and then lets go of an event loop in use
+    for file in path.glob("array_metadatas/*"):
+        json.loads(file.read_text(encoding="utf-8"))
+    found = checkpointer.metadata(path).item_metadata
+    if found is None:
+        raise ValueError("no readable metadata")
+    return found.tree
 
 
 def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -176,6 +200,8 @@ def _reading(path: Path, read: Callable[[], Any]) -> Any:
     # Orbax, TensorStore and JSON raise dozens of types for a damaged file
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(
-            f"checkpoint {path} must be whole, got: {reason}; remove that folder to go back to the one before"
-        ) from error
+    # a failed read leaves coroutines behind that nobody awaits: collected here, they warn nobody later
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+    raise ValueError(f"checkpoint {path} must be whole, got: {reason}; remove that folder to go back to the one before")

@@ -189,8 +189,9 @@ def parse_overrides(config: Config, overrides: Sequence[str]) -> Config:
         if not equals:
             raise ValueError(f"override must be written name=value, got {override!r}")
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            inside = [setting for setting in known if setting.startswith(f"{name}.")]
+            near = [] if inside else difflib.get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(inside or known)}"
             raise ValueError(f"override must name a setting, got {name!r}: {hint}")
         config = _replaced(config, name.split("."), name, text)
     return config
