@@ -41,11 +41,11 @@ def main() -> int:
     from rich.console import Console
 
     from modicum import train
-    from modicum.systems import quickstart, quickstart_view
+    from modicum.systems import quickstart, quickstart_config, quickstart_view
 
     folder = Path(arguments.run or Path("runs") / f"quickstart-{arguments.data.replace(':', '-')}")
     try:
-        config = train.parse_overrides(quickstart.default_config(arguments.data), arguments.overrides)
+        config = train.parse_overrides(quickstart_config.default_config(arguments.data), arguments.overrides)
         outcome = quickstart.run(config, folder, fresh=arguments.fresh, console=Console(stderr=True))
         quickstart_view.figure(outcome, folder / "figure.png")
     except train.Interrupted as interrupted:

@@ -102,11 +102,11 @@ def test_count_and_scale_may_be_traced(fragment, key):
     def make(k, scale):
         return nest(Kernels(k), Patterns(PCONV_4), Polarized(fragment), Levels(4, scale))
 
-    counts, scales = jnp.array([1, 3, 5, 2]), jnp.array([0.3, 0.2, 0.3, 0.05])
+    counts, scales = jnp.array([1, 5, 2]), jnp.array([0.3, 0.2, 0.05])
     mapped = jax.jit(jax.vmap(lambda k, scale: make(k, scale).project(w)))(counts, scales)
     violations = jax.vmap(lambda c, p: c.violation(p))(make(counts, scales), mapped)
     assert not np.any(violations)
-    for at, (k, scale) in enumerate(zip((1, 3, 5, 2), (0.3, 0.2, 0.3, 0.05), strict=True)):
+    for at, (k, scale) in enumerate(zip((1, 5, 2), (0.3, 0.2, 0.05), strict=True)):
         np.testing.assert_array_equal(mapped[at], make(k, scale).project(w))
 
 

@@ -45,7 +45,7 @@ def octets(bits):
 
 def test_every_byte_of_the_joint_format():
     """12 filters of 40 kernels keep 3 each: 3 bits a magnitude, one sign a kernel, 3 bits a pattern, 6 a place."""
-    constraint = nest(Kernels(3), Patterns(MEST_8), Polarized(9), Levels(4))
+    constraint = nest(Kernels(3), Patterns(MEST_8), Polarized(9), Levels(4, 0.3))
     packed = constraint.encode(jax.random.normal(jax.random.key(0), (3, 3, 40, 12)))
     kept = 12 * 3
     assert {name: array.size for name, array in packed.payload.items()} == {
@@ -90,9 +90,9 @@ def test_bytes_by_hand(constraint, shape, dtype, expected):
 @pytest.mark.parametrize(
     ("constraint", "shape"),
     [
-        (nest(Kernels(2), Patterns(MEST_8), Polarized(9), Levels(4)), (3, 3, 64, 5)),
+        (nest(Kernels(2), Patterns(MEST_8), Polarized(9), Levels(4, 0.3)), (3, 3, 64, 5)),
         (nest(Kernels(20), Polarized(16)), (64, 5)),
-        (nest(TopK(7), Levels(8)), (64, 5)),
+        (nest(TopK(7), Levels(8, 0.02)), (64, 5)),
         (Kernels(9, balanced=False), (3, 3, 6, 4)),
     ],
 )

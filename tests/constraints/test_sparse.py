@@ -27,11 +27,11 @@ def test_counts_are_exact_where_all_are_equal():
 
 def test_a_count_may_be_traced_and_mapped(key):
     w = jax.random.normal(key, (3, 3, 6, 5)).round()
-    rates = jnp.arange(1, 7)
+    rates = jnp.array([1, 4, 6])
     for make in (TopK, lambda k: Kernels(k, balanced=False), lambda k: Kernels(k, group=2)):
         mapped = jax.jit(jax.vmap(lambda k, make=make: make(k).project(w)))(rates)
         as_pytree = jax.vmap(lambda c: c.project(w))(make(rates))
-        for at, k in enumerate(range(1, 7)):
+        for at, k in enumerate((1, 4, 6)):
             np.testing.assert_array_equal(mapped[at], make(k).project(w))
             np.testing.assert_array_equal(as_pytree[at], mapped[at])
     assert TopK(rates).exact

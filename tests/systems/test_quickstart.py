@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from modicum import admm, core, mobile, train
-from modicum.systems import quickstart, quickstart_view
+from modicum.systems import quickstart, quickstart_config, quickstart_view
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -31,7 +31,7 @@ SMALL = [
 
 
 def config():
-    return train.parse_overrides(quickstart.default_config("digits"), SMALL)
+    return train.parse_overrides(quickstart_config.default_config("digits"), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,7 @@ def test_every_compressed_weight_lies_in_its_set(finished):
     outcome, _ = finished
     for seed in outcome.seeds:
         for arm in seed.arms.values():
-            sets = core.leaves_by_path(
-                arm.result.constraints, is_leaf=lambda leaf: leaf is None or hasattr(leaf, "fit")
-            )
+            sets = admm.constrained_by_path(arm.result.constraints, arm.result.constraints)
             weights = core.leaves_by_path(arm.result.params)
             assert len(sets) == 3
             assert all(float(each.violation(weights[path])) == 0 for path, each in sets.items())
@@ -60,7 +58,8 @@ def test_inner_convolution_has_the_structure_it_was_told(finished):
     """By hand, in NumPy: kernels per filter, library patterns, one sign per two kernels, seven magnitudes."""
     outcome, _ = finished
     weight = np.asarray(outcome.seeds[0].arms["admm"].result.params["params"]["Conv_1"]["kernel"])
-    library = quickstart.sets_for(config(), outcome.seeds[0].dense)["params"]["Conv_1"]["kernel"].members[1].library
+    sets = quickstart_config.sets_for(config(), outcome.seeds[0].dense)
+    library = sets["params"]["Conv_1"]["kernel"].members[1].library
     kernels = weight.reshape(9, weight.shape[2], weight.shape[3])
     kept = (kernels != 0).any(0)
     assert (kept.sum(0) <= round(0.5 * weight.shape[2])).all()
@@ -211,8 +210,8 @@ def test_a_folder_of_another_run_is_refused(monkeypatch, capsys, finished):
 
 
 def test_connectivity_of_one_keeps_every_kernel():
-    params = quickstart.network(config(), 10).init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
-    sets = quickstart.sets_for(train.parse_overrides(config(), ["connectivity=1"]), params)
+    params = quickstart_config.network(config(), 10).init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+    sets = quickstart_config.sets_for(train.parse_overrides(config(), ["connectivity=1"]), params)
     projected = admm.project(admm.fit(sets, params), params)
     weight = projected["params"]["Conv_1"]["kernel"]
     assert float((jnp.abs(weight).sum((0, 1)) > 0).mean()) > 0.95

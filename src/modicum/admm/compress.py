@@ -94,19 +94,20 @@ def _run_admm(run: _Run, params: Params) -> tuple[Params, dict[str, np.ndarray]]
 def _run_retraining(run: _Run, pulled: Params) -> tuple[Params, Params, np.ndarray]:
     config = run.config
     projected, theta = run.programs.project(pulled, run.arrays)
+    builders = run.programs.builders(projected, run.arrays)
     # Orbax does not write empty arrays
     start = start_retraining(theta, config), np.zeros(max(config.retrain, 1), np.float32)
     done, (carry, losses) = run.journal.restore("retrain", start)
     losses = np.array(losses)[: config.retrain]
     while done < config.retrain:
         steps = min(config.chunk, config.retrain - done)
-        carry, chunk = run.programs.retrain(carry, projected, run.arrays, run.data, done, steps)
+        carry, chunk = run.programs.retrain(carry, builders, run.arrays, run.data, done, steps)
         losses[done : done + steps] = chunk
         _check_losses(losses[done : done + steps], done, "retraining")
         done += steps
         run.journal.save("retrain", done, (carry, losses))
         run.report("retrain", done, config.retrain, {"loss": losses[done - steps : done].mean()})
-    return projected, run.programs.finish(carry, projected, run.arrays), losses
+    return projected, run.programs.finish(carry, builders, run.arrays), losses
 
 
 def _leaf_reports(
@@ -162,7 +163,8 @@ def compress(
         loss_fn: `(params, batch) -> scalar`; randomness comes with the batch.
         params: trained parameters, any pytree of arrays.
         batches: a traceable function `step -> batch`, or a pytree with a leading axis of steps, used cyclically.
-            Retraining goes on where the ADMM stage stopped.
+            Retraining goes on where the ADMM stage stopped. The arrays of a `jax.tree_util.Partial` are arguments of
+            the compiled programs, not constants in them.
         constraints: pytree like params with a constraint or `None` at each leaf, or a callable `params -> pytree`.
         config: the schedule; `CompressConfig()` where `None`.
         folder: where to checkpoint after every chunk. A run in a folder that holds one resumes it, bit-equal to a run
@@ -191,7 +193,9 @@ def compress(
         raise ValueError("constraints must hold a constraint for at least one leaf, got none")
     _check_params(params, "at the start")
     journal = Journal.open(folder, config, given, params)
-    batch_fn, data = (batches, None) if callable(batches) else (None, jax.tree.map(jnp.asarray, batches))
+    batch_fn, data = None, batches
+    if callable(batches) and not isinstance(batches, jax.tree_util.Partial):
+        batch_fn, data = batches, None
     fitted = leaves.fit(given, params)
     arrays, rest = split(fitted)
     run = _Run(compiled(loss_fn, batch_fn, config, rest), fitted, arrays, data, config, journal, progress)

@@ -34,15 +34,15 @@ class CompressConfig:
         chunk: retraining steps in one dispatch of `compress`, at least 1 (progress and checkpoints lie between).
     """
 
-    outer: int = 24
+    outer: int = 16
     inner: int = 40
     retrain: int = 400
     rho: Any = 3.0
     growth: Any = 1.3
     tolerance: float = 1e-3
     form: str = "prox"
-    learning_rate: Any = 1e-3
-    retrain_learning_rate: Any = 1e-3
+    learning_rate: Any = 2e-3
+    retrain_learning_rate: Any = 2e-3
     retrain_decay: str = "cosine"
     optimizer: Any = optax.adam
     chunk: int = 200

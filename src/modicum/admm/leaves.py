@@ -111,8 +111,16 @@ def chart(constraints: Constraints, params: Params) -> tuple[Params, Callable[[P
     """
     charts = on_constrained(lambda constraint, w: constraint.chart(w), constraints, params)
     theta = on_constrained_or_keep(lambda _, __, pair: pair[0], constraints, params, charts)
+    builders = on_constrained(lambda _, pair: pair[1], constraints, charts)
+    return theta, lambda theta: build(constraints, builders, theta)
 
-    def build(theta: Params) -> Params:
-        return on_constrained_or_keep(lambda _, leaf, pair: pair[1](leaf), constraints, theta, charts)
 
-    return theta, build
+def build(constraints: Constraints, builders: Params, theta: Params) -> Params:
+    """The parameters that free coordinates stand for.
+
+    Args:
+        constraints: pytree of constraints or `None`.
+        builders: the second part of each chart at constrained leaves, `None` elsewhere.
+        theta: the free coordinates.
+    """
+    return on_constrained_or_keep(lambda _, leaf, builder: builder(leaf), constraints, theta, builders)

@@ -124,10 +124,10 @@ def start_admm(params: Params, constraints: Constraints, config: CompressConfig)
     return AdmmCarry(params, optimizer.init(params), init(params, constraints, config.rho))
 
 
-def outer_iteration(
+def admm_step(
     loss_fn: LossFn, constraints: Constraints, config: CompressConfig, carry: AdmmCarry, batches: Batches
-) -> tuple[AdmmCarry, AdmmInfo]:
-    """`config.inner` optimizer steps pulled towards the sets, then one dual update.
+) -> tuple[AdmmCarry, Array]:
+    """One optimizer step pulled towards the sets.
 
     Args:
         loss_fn: `(params, batch) -> scalar`.
@@ -137,28 +137,40 @@ def outer_iteration(
         batches: see `batch_at`.
 
     Returns:
+        The state after, and the loss.
+    """
+    params, state, admm = carry
+    prox = config.form == "prox"
+    loss, updates, state = _step(
+        config.optimizer(config.learning_rate),
+        loss_fn,
+        params,
+        state,
+        batch_at(batches, admm.step),
+        lambda gradients: gradients if prox else penalize(gradients, admm, params, constraints),
+    )
+    if prox:
+        rate = config.learning_rate(admm.step) if callable(config.learning_rate) else config.learning_rate
+        updates = pull(updates, admm, params, constraints, rate)
+    params = optax.apply_updates(params, updates)
+    return AdmmCarry(params, state, admm._replace(step=admm.step + 1)), loss
+
+
+def dual_step(
+    constraints: Constraints, config: CompressConfig, carry: AdmmCarry, losses: Array
+) -> tuple[AdmmCarry, AdmmInfo]:
+    """The dual update that ends an outer iteration.
+
+    Args:
+        constraints: pytree of fitted constraints or `None`.
+        config: the schedule.
+        carry: the state before.
+        losses: what the iteration's steps gave, for the record.
+
+    Returns:
         The state after, and what there is to show.
     """
-    optimizer = config.optimizer(config.learning_rate)
-
-    def step(carry: AdmmCarry, _: None) -> tuple[AdmmCarry, Array]:
-        params, state, admm = carry
-        prox = config.form == "prox"
-        loss, updates, state = _step(
-            optimizer,
-            loss_fn,
-            params,
-            state,
-            batch_at(batches, admm.step),
-            lambda gradients: gradients if prox else penalize(gradients, admm, params, constraints),
-        )
-        if prox:
-            rate = config.learning_rate(admm.step) if callable(config.learning_rate) else config.learning_rate
-            updates = pull(updates, admm, params, constraints, rate)
-        params = optax.apply_updates(params, updates)
-        return AdmmCarry(params, state, admm._replace(step=admm.step + 1)), loss
-
-    (params, state, before), losses = jax.lax.scan(step, carry, length=config.inner)
+    params, state, before = carry
     after = dual_update(before, params, constraints, config.growth, config.tolerance)
     primal = on_constrained(lambda _, w, z: _relative(w, z), constraints, params, after.z)
     dual = on_constrained(lambda _, z, old: _relative(z, old), constraints, after.z, before.z)
@@ -168,21 +180,30 @@ def outer_iteration(
     return AdmmCarry(params, state, after), info
 
 
+def outer_iteration(
+    loss_fn: LossFn, constraints: Constraints, config: CompressConfig, carry: AdmmCarry, batches: Batches
+) -> tuple[AdmmCarry, AdmmInfo]:
+    """`config.inner` optimizer steps pulled towards the sets, then one dual update; arguments as in `admm_step`."""
+    carry, losses = jax.lax.scan(
+        lambda carry, _: admm_step(loss_fn, constraints, config, carry, batches), carry, length=config.inner
+    )
+    return dual_step(constraints, config, carry, losses)
+
+
 def start_retraining(theta: Params, config: CompressConfig) -> RetrainCarry:
     """The state before the first retraining step: the free coordinates and a fresh optimizer."""
     return RetrainCarry(theta, config.optimizer(config.retrain_schedule).init(theta))
 
 
-def retrain_steps(
+def retrain_step(
     loss_fn: LossFn,
     build: Callable[[Params], Params],
     config: CompressConfig,
     carry: RetrainCarry,
     batches: Batches,
-    first: Any,
-    steps: int,
+    number: Any,
 ) -> tuple[RetrainCarry, Array]:
-    """Optimizer steps in the free coordinates, which never leave the sets.
+    """One optimizer step in the free coordinates, which never leaves the sets.
 
     Args:
         loss_fn: `(params, batch) -> scalar`.
@@ -190,26 +211,20 @@ def retrain_steps(
         config: the schedule.
         carry: the state before.
         batches: see `batch_at`.
-        first: number of the first step within the stage; may be traced.
-        steps: how many, static.
+        number: of the step within the stage; may be traced.
 
     Returns:
-        The state after, and the loss at each step.
+        The state after, and the loss.
     """
-    optimizer = config.optimizer(config.retrain_schedule)
-
-    def step(carry: RetrainCarry, number: Array) -> tuple[RetrainCarry, Array]:
-        loss, updates, state = _step(
-            optimizer,
-            lambda theta, batch: loss_fn(build(theta), batch),
-            carry.theta,
-            carry.optimizer,
-            batch_at(batches, config.admm_steps + number),
-            lambda gradients: gradients,
-        )
-        return RetrainCarry(optax.apply_updates(carry.theta, updates), state), loss
-
-    return jax.lax.scan(step, carry, first + jnp.arange(steps))
+    loss, updates, state = _step(
+        config.optimizer(config.retrain_schedule),
+        lambda theta, batch: loss_fn(build(theta), batch),
+        carry.theta,
+        carry.optimizer,
+        batch_at(batches, config.admm_steps + number),
+        lambda gradients: gradients,
+    )
+    return RetrainCarry(optax.apply_updates(carry.theta, updates), state), loss
 
 
 def stages(
@@ -245,7 +260,11 @@ def stages(
         projected = leaves.project(fitted, carry.params)
         theta, build = leaves.chart(fitted, projected)
         start = start_retraining(theta, config)
-        retrained, losses = retrain_steps(loss_fn, build, config, start, batches, 0, config.retrain)
+        retrained, losses = jax.lax.scan(
+            lambda carry, number: retrain_step(loss_fn, build, config, carry, batches, number),
+            start,
+            jnp.arange(config.retrain),
+        )
         params = build(retrained.theta)
         certificates = leaves.violations(fitted, projected), leaves.violations(fitted, params)
         return params, StagesInfo(admm_info, projected, losses, *certificates, fitted)
