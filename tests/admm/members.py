@@ -31,6 +31,14 @@ class _Member:
         return packed.payload["values"]
 
 
+def _masked(kept, theta):
+    return jnp.where(kept, theta, 0)
+
+
+def _rounded(grid, theta):  # straight-through: q + 0 keeps q bit for bit
+    return jax.lax.stop_gradient(grid.project(theta)) + (theta - jax.lax.stop_gradient(theta))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Keep(_Member):
@@ -47,7 +55,7 @@ class Keep(_Member):
 
     def chart(self, w):
         kept = self._kept(w)
-        return w, lambda theta: jnp.where(kept, theta, 0)
+        return w, jax.tree_util.Partial(_masked, kept)  # a pytree, like the builds of the library's own sets
 
 
 @jax.tree_util.register_dataclass
@@ -68,10 +76,7 @@ class Grid(_Member):
         return (jnp.clip(jnp.round(w.astype(jnp.float32) / step), -self.levels, self.levels) * step).astype(w.dtype)
 
     def chart(self, w):
-        def build(theta):  # straight-through: q + 0 keeps q bit for bit
-            return jax.lax.stop_gradient(self.project(theta)) + (theta - jax.lax.stop_gradient(theta))
-
-        return w, build
+        return w, jax.tree_util.Partial(_rounded, self)
 
 
 @jax.tree_util.register_dataclass

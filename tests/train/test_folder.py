@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from modicum.train import checkpoint, metrics, report
+from modicum.core import checkpoint
+from modicum.train import metrics, report
 
 LINES = [{"step": step, "loss": 1 / 3 / step, "accuracy": 0.5} for step in range(1, 6)]
 

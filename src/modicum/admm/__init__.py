@@ -4,7 +4,6 @@ from modicum.admm.compress import Result, compress, one_shot
 from modicum.admm.config import CompressConfig
 from modicum.admm.leaves import chart, constrained_by_path, fit, is_constraint, project, resolve, violations
 from modicum.admm.report import LeafReport, Report
-from modicum.admm.resume import restore, save
 from modicum.admm.stages import AdmmCarry, AdmmInfo, RetrainCarry, StagesInfo, batch_at, stages
 from modicum.admm.transform import AdmmState, admm, dual_update, init, penalize, pull, residual
 
@@ -33,8 +32,6 @@ __all__ = [
     "pull",
     "residual",
     "resolve",
-    "restore",
-    "save",
     "stages",
     "violations",
 ]

@@ -95,10 +95,9 @@ def _run_retraining(run: _Run, pulled: Params) -> tuple[Params, Params, np.ndarr
     config = run.config
     projected, theta = run.programs.project(pulled, run.arrays)
     builders = run.programs.builders(projected, run.arrays)
-    # Orbax does not write empty arrays
-    start = start_retraining(theta, config), np.zeros(max(config.retrain, 1), np.float32)
+    start = start_retraining(theta, config), np.zeros(config.retrain, np.float32)
     done, (carry, losses) = run.journal.restore("retrain", start)
-    losses = np.array(losses)[: config.retrain]
+    losses = np.array(losses)
     while done < config.retrain:
         steps = min(config.chunk, config.retrain - done)
         carry, chunk = run.programs.retrain(carry, builders, run.arrays, run.data, done, steps)
@@ -193,9 +192,10 @@ def compress(
         raise ValueError("constraints must hold a constraint for at least one leaf, got none")
     _check_params(params, "at the start")
     journal = Journal.open(folder, config, given, params)
-    batch_fn, data = None, batches
     if callable(batches) and not isinstance(batches, jax.tree_util.Partial):
         batch_fn, data = batches, None
+    else:
+        batch_fn, data = None, jax.tree.map(jnp.asarray, batches)
     fitted = leaves.fit(given, params)
     arrays, rest = split(fitted)
     run = _Run(compiled(loss_fn, batch_fn, config, rest), fitted, arrays, data, config, journal, progress)

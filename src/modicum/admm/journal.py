@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from modicum.admm import resume
 from modicum.admm.config import CompressConfig
 from modicum.admm.leaves import Constraints
-from modicum.core import Params
+from modicum.core import Params, checkpoint
 
 
 def _digest(tree: Any) -> str:
@@ -75,10 +74,10 @@ class Journal:
 
     def restore(self, stage: str, start: Any) -> tuple[int, Any]:
         """The newest state of a stage and how much of it is done: 0 and `start` where nothing was saved."""
-        found = None if self.folder is None else resume.restore(self.folder / stage, start)
+        found = None if self.folder is None else checkpoint.restore(self.folder / stage, start)
         return (0, start) if found is None else found
 
     def save(self, stage: str, done: int, state: Any) -> None:
         """Writes the state of a stage."""
         if self.folder is not None:
-            resume.save(self.folder / stage, done, state)
+            checkpoint.save(self.folder / stage, done, state)

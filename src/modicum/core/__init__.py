@@ -1,6 +1,6 @@
 """What everything stands on: sites, types, validators, trees."""
 
-from modicum.core import check
+from modicum.core import check, checkpoint
 from modicum.core.matmul import MatmulForm, matmul_form
 from modicum.core.rewrite import Rule, identity_rule, rewrite
 from modicum.core.sites import Site, sites
@@ -18,6 +18,7 @@ __all__ = [
     "Rule",
     "Site",
     "check",
+    "checkpoint",
     "identity_rule",
     "leaves_by_path",
     "map_by_path",

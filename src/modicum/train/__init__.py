@@ -1,8 +1,9 @@
 """Training: data in memory, a pure step, a loop that resumes exactly, checkpoints, run folders."""
 
-from modicum.train import checkpoint, metrics, report
+from modicum.core import checkpoint
+from modicum.core.checkpoint import restore, save
+from modicum.train import metrics, report
 from modicum.train.batches import batch_indices, batches, permuted
-from modicum.train.checkpoint import restore, save
 from modicum.train.config import (
     DataConfig,
     Experiment,

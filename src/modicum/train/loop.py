@@ -15,8 +15,8 @@ from jax.tree_util import Partial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from modicum.core import check
-from modicum.train import checkpoint, metrics
+from modicum.core import check, checkpoint
+from modicum.train import metrics
 from modicum.train.state import StepFn, TrainState
 
 _READ_EVERY = 20

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from modicum.train import checkpoint, init_state
+from modicum.core import checkpoint
+from modicum.train import init_state
 
 
 class Pair(NamedTuple):
