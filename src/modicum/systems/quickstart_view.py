@@ -26,14 +26,14 @@ def table(outcome: Outcome, folder: Path) -> Table:
     steps = f"{summary['compression_steps']:,} steps"
     rows = [
         ("accuracy, dense", _percent(summary["dense"])),
-        ("accuracy, projected at once, not retrained", _percent(summary["projected"])),
-        (f"accuracy, one-shot + retraining ({steps})", _percent(summary["one_shot"])),
-        (f"accuracy, ADMM + retraining ({steps})", _percent(summary["admm"])),
+        ("accuracy, projected, not retrained", _percent(summary["projected"])),
+        (f"accuracy, one-shot ({steps})", _percent(summary["one_shot"])),
+        (f"accuracy, ADMM ({steps})", _percent(summary["admm"])),
         (
             f"on {len(summary['chips'])} chips ({summary['chip_images']:,} images): median",
             _percent(summary["chip_median"]),
         ),
-        ("on chips: worst", _percent(summary["chip_worst"])),
+        (f"on {len(summary['chips'])} chips, worst", _percent(summary["chip_worst"])),
         ("on an ideal chip", _percent(summary["ideal_chip"])),
         ("weights kept", f"{summary['weights_kept']:,} of {summary['weights']:,}"),
         ("bytes, packed of dense", f"{summary['packed_bytes']:,} of {summary['dense_bytes']:,}"),
@@ -41,13 +41,13 @@ def table(outcome: Outcome, folder: Path) -> Table:
         ("decode(encode(w)) bit-exact", "yes" if summary["round_trip"] else "NO"),
     ]
     for engine, error in summary["export"].items():
-        rows.append((f"export verified by {engine}: largest difference", f"{error:.1e}"))
+        rows.append((f"export verified by {engine}, difference", f"{error:.1e}"))
     if "iree" not in summary["export"]:
-        rows.append(("export verified by iree", "not installed: pip install 'modicum[iree]'"))
-    rows.append(("energy per image on chip (FORMS tables)", f"{1e6 * summary['energy_joules_per_image']:.2f} uJ"))
+        rows.append(("export verified by iree", "no: extra iree not installed"))
+    rows.append(("energy per image on chip", f"{1e6 * summary['energy_joules_per_image']:.2f} uJ"))
     for name, value in rows:
         shown.add_row(name, value)
-    shown.caption = f"results.json, figure.png and bundle/ lie in {folder}"
+    shown.caption = f"chips: {summary['chip_images']:,} images each. results.json, figure.png, bundle/: {folder}"
     return shown
 
 
