@@ -30,7 +30,7 @@ def table(outcome: Outcome, folder: Path) -> Table:
         (f"accuracy, one-shot ({steps})", _percent(summary["one_shot"])),
         (f"accuracy, ADMM ({steps})", _percent(summary["admm"])),
         (
-            f"on {len(summary['chips'])} chips ({summary['chip_images']:,} images): median",
+            f"on {len(summary['chips'])} chips, median",
             _percent(summary["chip_median"]),
         ),
         (f"on {len(summary['chips'])} chips, worst", _percent(summary["chip_worst"])),
