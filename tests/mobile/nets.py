@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
+
+from tests.core.nets import equinox_mlp, nnx_mlp
 
 
 class ConvNet(nn.Module):
@@ -24,26 +25,6 @@ def scanned_gru(key):
     inputs = jax.random.normal(key, (2, 6, 5))
     model = nn.RNN(nn.GRUCell(features=8))
     return model.apply, model.init(key, inputs), inputs
-
-
-def nnx_mlp(key):
-    class Mlp(nnx.Module):
-        def __init__(self, rngs):
-            self.first = nnx.Linear(6, 8, rngs=rngs)
-            self.second = nnx.Linear(8, 3, rngs=rngs)
-
-        def __call__(self, x):
-            return self.second(jnp.tanh(self.first(x)))
-
-    graph, params = nnx.split(Mlp(nnx.Rngs(0)))
-    return lambda p, x: nnx.merge(graph, p)(x), params, jax.random.normal(key, (4, 6))
-
-
-def equinox_mlp(key):
-    import equinox as eqx
-
-    params, static = eqx.partition(eqx.nn.MLP(4, 3, 8, depth=2, key=key), eqx.is_array)
-    return lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, jax.random.normal(key, (5, 4))
 
 
 def two_in_two_out(key):

@@ -75,8 +75,8 @@ def sites(fun: Callable[..., Any], params: Params, *args: Any, **kwargs: Any) ->
 
     Example:
         >>> import jax.numpy as jnp
-        >>> dense = lambda p, x: jnp.tanh(x @ p["kernel"]) + p["bias"]
-        >>> (site,) = sites(dense, {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}, jnp.ones((2, 3)))
+        >>> dense = lambda p, x: jnp.tanh(x @ p["kernel"])
+        >>> (site,) = sites(dense, {"kernel": jnp.ones((3, 4))}, jnp.ones((2, 3)))
         >>> site.name, site.macs, site.weight.shape
         ('kernel', 24, (3, 4))
     """

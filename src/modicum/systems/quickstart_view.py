@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from modicum.systems.quickstart import Outcome
@@ -53,8 +55,6 @@ def table(outcome: Outcome, folder: Path) -> Table:
 
 def figure(outcome: Outcome, path: Path) -> None:
     """Accuracy across chips, and kernels before and after with their patterns; a PNG that is whole or not there."""
-    from matplotlib.figure import Figure
-
     drawing = Figure(figsize=(11, 4.6), layout="constrained", dpi=120)
     left, middle, right = drawing.subplots(1, 3, width_ratios=(1.25, 1, 1))
     _draw_chips(left, outcome)
@@ -74,7 +74,9 @@ def _draw_chips(axes: Any, outcome: Outcome) -> None:
     accuracy = 100 * np.asarray(summary["chips"])
     step = 100 / summary["chip_images"]
     edges = np.arange(accuracy.min() - step / 2, accuracy.max() + step, step)
-    axes.hist(accuracy, bins=edges, color="#4c72b0", edgecolor="white")
+    counts, _, _ = axes.hist(accuracy, bins=edges, color="#4c72b0", edgecolor="white")
+    axes.set_ylim(top=1.35 * counts.max())  # room for the legend
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     lines = (
         ("dense, digital", 100 * summary["dense"][0], "#222222", "-"),
         ("compressed, digital", 100 * summary["admm"][0], "#c44e52", "--"),
@@ -87,7 +89,7 @@ def _draw_chips(axes: Any, outcome: Outcome) -> None:
         ylabel="chips",
         title=f"{accuracy.size} chips, log-normal variation {outcome.config.sigma:g}",
     )
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")
 
 
 def _draw_kernels(axes: Any, weights: np.ndarray, title: str, rows: int = 8, columns: int = 8) -> None:
