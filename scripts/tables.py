@@ -50,7 +50,7 @@ def table() -> str:
         "dense",
         "one-shot + retraining, equal steps",
         "ADMM + retraining",
-        "64 chips: median / worst",
+        "simulated chips: median / worst",
         "weights kept",
         "bytes",
         "violation",

@@ -21,7 +21,7 @@ from modicum.admm.stages import (
     outer_iteration,
     retrain_step,
 )
-from modicum.core import Params
+from modicum.core import Params, loops_on_device
 
 
 class Programs(NamedTuple):
@@ -40,16 +40,6 @@ class Programs(NamedTuple):
     builders: Callable[..., Any]
     retrain: Callable[..., tuple[RetrainCarry, jax.Array]]
     finish: Callable[..., Params]
-
-
-def loops_on_device() -> bool:
-    """Whether several steps are one program: on an accelerator, not on a CPU.
-
-    XLA's CPU compiler brings convolutions into the layout of its fast kernels at the top level of a program alone:
-    a training step of a small convolutional net (28x28 images, batch 128) took 3,062 ms inside a scan and 176 ms
-    outside (jax 0.12, two loaded cores).
-    """
-    return jax.default_backend() != "cpu"
 
 
 def split(constraints: Constraints) -> tuple[list[Any], tuple[Any, tuple[Any, ...]]]:

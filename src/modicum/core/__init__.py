@@ -1,6 +1,7 @@
 """What everything stands on: sites, types, validators, trees."""
 
 from modicum.core import check, checkpoint
+from modicum.core.backend import loops_on_device
 from modicum.core.matmul import MatmulForm, matmul_form
 from modicum.core.rewrite import Rule, identity_rule, rewrite
 from modicum.core.sites import Site, sites
@@ -21,6 +22,7 @@ __all__ = [
     "checkpoint",
     "identity_rule",
     "leaves_by_path",
+    "loops_on_device",
     "map_by_path",
     "masks_by_path",
     "matmul_form",

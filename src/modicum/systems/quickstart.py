@@ -5,6 +5,7 @@ by ADMM (and, as a control, by one-shot projection with as many training steps),
 portable StableHLO, loads and verifies it, and runs it on simulated ReRAM chips with programming variation.
 """
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -61,11 +62,6 @@ class Outcome(NamedTuple):
     bundle: mobile.Compiled
     cost: analog.Report
     summary: dict[str, Any]
-
-
-def _loss(model: SmallConvNet) -> Callable[[Params, Any], Any]:
-    score = train.classification_loss(model.apply)
-    return lambda params, batch: score(params, batch)[0]
 
 
 def _progress(console: Console | None) -> Progress:
@@ -151,8 +147,9 @@ class Programs(NamedTuple):
         model = network(config, classes)
         optimizer = optax.adam(optax.cosine_decay_schedule(config.dense_learning_rate, config.dense_steps))
         apply_fn = model.apply
-        step_fn = train.make_train_step(train.classification_loss(apply_fn), optimizer, has_aux=True)
-        return cls(model, optimizer, step_fn, _loss(model), apply_fn)
+        score = train.classification_loss(apply_fn)
+        step_fn = train.make_train_step(score, optimizer, has_aux=True)
+        return cls(model, optimizer, step_fn, lambda params, batch: score(params, batch)[0], apply_fn)
 
     def accuracy(self, params: Params, split: train.Dataset) -> float:
         """Share of right answers on a split."""
@@ -251,8 +248,6 @@ def run(
 
 def _engines() -> tuple[str, ...]:
     """JAX always; IREE where its extra is installed."""
-    import importlib.util
-
     return ("jax", "iree") if importlib.util.find_spec("iree") is not None else ("jax",)
 
 

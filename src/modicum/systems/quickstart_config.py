@@ -124,9 +124,10 @@ def network(config: QuickstartConfig, classes: int) -> SmallConvNet:
 def sets_for(config: QuickstartConfig, params: Params) -> Params:
     """The constraints of each leaf, the pattern library read off the dense weights.
 
-    Inner convolutions keep a share of the kernels of each filter, each kernel one of the library's patterns and one
-    sign, each weight `bits` bits; the dense head takes signs and bits. The first convolution takes bits alone: it
-    holds under 1% of the weights, and one sign for the single kernel of a filter would leave it no edge to detect.
+    Inner convolutions keep a share of the kernels of each filter, each kernel one of the library's patterns, each
+    fragment one sign, each weight `bits` bits; the dense head takes signs and bits. The first convolution takes
+    bits alone: it holds under 1% of the weights, and one sign for the single kernel of a filter would leave it no
+    edge to detect.
     """
     signs = constraints.Polarized(config.fragment), constraints.Levels(config.bits)
     rules = {"Dense.*kernel": constraints.nest(*signs), "Conv_0/kernel": constraints.Levels(config.bits)}

@@ -26,7 +26,7 @@ def permuted(key: Key, positions: Int[Array, " n"], size: int) -> Int[Array, " n
     `l <- l + F(r) mod a` and `r <- r + G(l) mod b` in turn, each invertible whatever `F` and `G` are. The product
     `a b` exceeds `size` by less than `a`; a result beyond `size` is sent through again (cycle walking), so that what
     remains is a permutation of exactly `0 .. size-1`. `jax.random.permutation` sorts the whole epoch in each step
-    instead: for a batch of 128 out of 60,000 it took 17 ms on a CPU where this takes 0.04.
+    instead.
 
     Args:
         key: which permutation.

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from modicum.core import check, checkpoint
+from modicum.core import check, checkpoint, loops_on_device
 from modicum.train import metrics
 from modicum.train.state import StepFn, TrainState
 
@@ -36,13 +36,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 def default_steps_per_dispatch() -> int:
-    """Steps in one dispatch where the caller does not say: 1 on a CPU, 50 on an accelerator.
-
-    XLA's CPU compiler brings convolutions into the layout of its fast kernels at the top level of a program alone:
-    inside a loop the gradient of a 3x3 kernel (batch 128, 14x14x16 -> 32) took 1,400 ms in place of 23 (jax 0.12,
-    2 cores), while a dispatch costs some 50 microseconds.
-    """
-    return 1 if jax.default_backend() == "cpu" else 50
+    """Steps in one dispatch where the caller does not say: 50 where loops run well (`core.loops_on_device`), else 1."""
+    return 50 if loops_on_device() else 1
 
 
 @functools.partial(jax.jit, static_argnames=("step_fn", "length"))
