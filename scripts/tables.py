@@ -1,8 +1,8 @@
-"""The results table of the README, from the results that runs wrote; no figure is typed by hand.
+"""The results tables of the README, from the results that runs wrote; no figure is typed by hand.
 
-python scripts/tables.py                          prints the table of scripts/bench/results/*.json
+python scripts/tables.py                          prints the tables of scripts/bench/results/*.json
 python scripts/tables.py --collect RUN_FOLDER     takes the results of a finished quickstart run in
-python scripts/tables.py --write                  puts the table into README.md
+python scripts/tables.py --write                  puts the tables into README.md
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "scripts" / "bench" / "results"
 START, END = "<!-- results: scripts/tables.py -->", "<!-- end of results -->"
+ACCURACY_START, ACCURACY_END = "<!-- accuracy: scripts/tables.py -->", "<!-- end of accuracy -->"
 
 
 def percent(values: float | list[float]) -> str:
@@ -43,6 +44,91 @@ def row(entry: dict) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def interval(differences: list[float]) -> str:
+    """Mean of paired differences in points, and half the width of its 95% confidence interval (Student's t)."""
+    from scipy import stats
+
+    size = len(differences)
+    mean = 100 * sum(differences) / size
+    if size == 1:
+        return f"{mean:+.2f}"
+    variance = sum((100 * value - mean) ** 2 for value in differences) / (size - 1)
+    return f"{mean:+.2f} ± {stats.t.ppf(0.975, size - 1) * (variance / size) ** 0.5:.2f}"
+
+
+def accuracy_row(name: str, cells: list[dict]) -> str:
+    """One line: a set of weights, all its arms and seeds."""
+    arms: dict[str, dict[int, dict]] = {}
+    for cell in cells:
+        arms.setdefault(cell["arm"], {})[cell["seed"]] = cell
+
+    def paired(first: str, second: str | None) -> str:
+        ours, theirs = arms.get(first, {}), arms.get(second or first, {})
+        seeds = sorted(set(ours) & set(theirs))
+        reference = "dense_accuracy" if second is None else "accuracy"
+        return interval([ours[seed]["accuracy"] - theirs[seed][reference] for seed in seeds]) if seeds else ""
+
+    def scores(arm: str) -> str:
+        chosen = [cell for _, cell in sorted(arms.get(arm, {}).items())]
+        if not chosen:
+            return ""
+        hard = sum(cell["hard_accuracy"] for cell in chosen) / len(chosen)
+        return f"{100 * hard:.1f} → {percent([cell['accuracy'] for cell in chosen])}"
+
+    dense = {cell["seed"]: cell["dense_accuracy"] for cell in cells}
+    best = list(arms.get("admm", next(iter(arms.values()))).values())
+    rate = sum(cell["constrained_weights"] / cell["constrained_kept"] for cell in best) / len(best)
+    size = sum(cell["dense_bytes"] / cell["packed_bytes"] for cell in best) / len(best)
+    columns = (
+        name,
+        f"{rate:.1f}x",
+        f"{size:.1f}x",
+        percent([dense[seed] for seed in sorted(dense)]),
+        scores("admm"),
+        scores("one_shot"),
+        scores("gradual"),
+        paired("admm", None),
+        paired("admm", "one_shot"),
+        f"{max(cell['violation'] for cell in cells):g}",
+        f"{len(dense)} x {cells[0]['steps']:,}",
+    )
+    return f"| {' | '.join(columns)} |"
+
+
+def accuracy_table(path: Path) -> str:
+    """The table of one file of cells; `scripts/bench/accuracy.py` measured them."""
+    head = (
+        "sets",
+        "weights",
+        "bytes",
+        "dense",
+        "ADMM: projected → retrained",
+        "one-shot, equal steps",
+        "gradual, equal steps",
+        "ADMM - dense",
+        "ADMM - one-shot",
+        "violation",
+        "seeds x steps",
+    )
+    rows: dict[str, list[dict]] = {}
+    for name, cell in json.loads(path.read_text())["cells"].items():
+        rows.setdefault(name.split(" | ")[0], []).append(cell)
+    # from the densest set to the sparsest
+    order = sorted(rows, key=lambda name: rows[name][0]["constrained_weights"] / rows[name][0]["constrained_kept"])
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(accuracy_row(name, rows[name]) for name in order)]
+    return "\n".join(lines)
+
+
+def accuracy_tables() -> str:
+    """All tables of cells, each under its title."""
+    parts = []
+    for path in sorted(RESULTS.glob("accuracy-*.json")):
+        cell = next(iter(json.loads(path.read_text())["cells"].values()))
+        title = f"**{cell['data']}, {cell['model']}** ({cell['test_examples']:,} held out)"
+        parts.append(f"{title}\n\n{accuracy_table(path)}")
+    return "\n\n".join(parts)
+
+
 def table() -> str:
     """The whole table in Markdown."""
     head = (
@@ -62,10 +148,13 @@ def table() -> str:
 
 
 def written(readme: str) -> str:
-    """The README with the table between its marks renewed."""
-    before, rest = readme.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{table()}\n{END}{after}"
+    """The README with the tables between their marks renewed."""
+    parts = ((START, END, table), (ACCURACY_START, ACCURACY_END, accuracy_tables))
+    for start, end, make in parts:
+        before, rest = readme.split(start)
+        _, after = rest.split(end)
+        readme = f"{before}{start}\n{make()}\n{end}{after}"
+    return readme
 
 
 def collect(run: Path) -> Path:
@@ -96,7 +185,7 @@ def main() -> int:
         readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
     else:
-        print(table())
+        print(table(), accuracy_tables(), sep="\n\n")
     return 0
 
 

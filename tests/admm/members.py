@@ -1,6 +1,7 @@
 """Small constraint sets with known projections, and a problem to train, for the tests of admm."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -23,6 +24,9 @@ class _Member:
 
     def gain(self, w):
         return jnp.sum(w**2) - jnp.sum((w - self.project(w)) ** 2)
+
+    def chart(self, w):
+        return w, self.project
 
     def encode(self, w):
         return Packed(payload={"values": self.project(w)}, layout="plain", shape=w.shape, dtype=str(w.dtype))
@@ -49,6 +53,9 @@ class Keep(_Member):
     def _kept(self, w):
         order = jnp.argsort(-jnp.abs(w.ravel().astype(jnp.float32)), stable=True)
         return (jnp.argsort(order) < self.k).reshape(w.shape)
+
+    def relaxed(self, shape, share):
+        return Keep(jnp.asarray(jnp.ceil(self.k + share * (math.prod(shape) - self.k)), jnp.int32))
 
     def project(self, w):
         return jnp.where(self._kept(w), w, 0)
@@ -90,8 +97,52 @@ class Box(_Member):
     def project(self, w):
         return jnp.clip(w, self.low, self.high)
 
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Plane(_Member):
+    """The convex set of weights whose sum is `total`."""
+
+    total: Any
+
+    def project(self, w):
+        return w + (self.total - jnp.sum(w)) / w.size
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Columns(_Member):
+    """At most `k` weights of each output (last axis) are not 0."""
+
+    k: int = dataclasses.field(metadata={"static": True})
+
+    def _kept(self, w):
+        return jax.vmap(Keep(self.k)._kept, in_axes=-1, out_axes=-1)(w)
+
+    def project(self, w):
+        return jnp.where(self._kept(w), w, 0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Split(_Member):
+    """An intersection held in consensus; its own projection goes from part to part, which ends in all of them."""
+
+    parts: tuple
+
+    exact = False
+
+    def fit(self, w):
+        return Split(tuple(part.fit(w) for part in self.parts))
+
+    def project(self, w):
+        for part in self.parts:
+            w = part.project(w)
+        return w
+
     def chart(self, w):
-        return w, self.project
+        kept = self.project(w) != 0
+        return w, jax.tree_util.Partial(_masked, kept)
 
 
 PARAMS = {

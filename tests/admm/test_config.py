@@ -23,6 +23,8 @@ from modicum.admm import CompressConfig
         ({"rho": float("nan")}, "rho must be a number above 0, got nan"),
         ({"growth": 0}, "growth must be above 0, got 0"),
         ({"tolerance": -1.0}, "tolerance must not be below 0, got -1.0"),
+        ({"refit": -1}, "refit must be a whole number of at least 0, got -1"),
+        ({"stop": -0.5}, "stop must not be below 0, got -0.5"),
         ({"form": "split"}, "form must be one of 'prox', 'penalty', got 'split'"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
         ({"retrain_learning_rate": "fast"}, "retrain_learning_rate must be a number above 0, got 'fast'"),
@@ -47,6 +49,11 @@ def test_budgets_are_equal():
     control = config.one_shot()
     assert (config.admm_steps, config.total_steps) == (77, 90)
     assert (control.outer, control.retrain, control.total_steps) == (0, 90, 90)
+    stopped = config.stopped(3)
+    assert (stopped.admm_steps, stopped.retrain, stopped.total_steps) == (33, 57, 90)
+    assert config.stopped(7) == config
+    pieces = config.pieces()
+    assert (pieces.outer, pieces.retrain, pieces.retrain_schedule) == (0, 77, config.learning_rate)
 
 
 def test_retraining_schedule():

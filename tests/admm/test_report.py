@@ -1,5 +1,6 @@
 """Byte accounting, JSON and text of a report; checkpoints on disk."""
 
+import dataclasses
 import json
 
 import jax
@@ -32,7 +33,8 @@ REPORT = admm.Report(
     rho=(3.0, 3.9),
     admm_losses=(1.0, 0.5),
     retrain_losses=(0.4,),
-    config={"rho": 3.0},
+    config={"outer": 5, "stop": 0.3},
+    stopped=2,
 )
 
 
@@ -49,12 +51,14 @@ def test_json():
 
 
 def test_text():
-    header, leaf, free, total = str(REPORT).splitlines()
+    header, leaf, free, total, end = str(REPORT).splitlines()
     assert header.split()[:3] == ["leaf", "format", "kept"]
     assert leaf.split()[:7] == ["conv/kernel", "grid", "250", "1,000", "4,000", "200", "20.0x"]
     assert leaf.split()[7:] == ["0.500", "->", "2.5e-01", "0.0e+00"]
     assert free.split()[:6] == ["(free)", "dense", "10", "10", "40", "40"]
     assert total.split() == ["all", "260", "1,010", "4,040", "240", "16.8x", "0.0e+00"]
+    assert end == "ADMM ended after 2 of 5 outer iterations: every residual lay below 0.3"
+    assert "outer" not in str(dataclasses.replace(REPORT, rho=(), stopped=None))
 
 
 def test_bytes_and_round_trip_come_from_the_packed_form():

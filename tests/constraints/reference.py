@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from modicum.constraints import Kernels, Levels, Nest, Patterns, Polarized, TopK
+from modicum.constraints import Channels, Kernels, Levels, NaturalPatterns, Nest, NofM, Patterns, Polarized, TopK
 
 
 def members(constraint):
@@ -40,7 +40,11 @@ def obeys_kernels(constraint, kernels):
 def obeys_patterns(constraint, kernels):
     _, outputs, inputs, taps = kernels.shape
     ok = np.ones(len(kernels), bool)
-    outside = [[tap for tap in range(taps) if tap not in pattern] for pattern in constraint.library]
+    if isinstance(constraint, NaturalPatterns):
+        library = [np.flatnonzero(row) for row in np.asarray(constraint.table)]
+    else:
+        library = constraint.library
+    outside = [[tap for tap in range(taps) if tap not in pattern] for pattern in library]
     for at, i in itertools.product(range(0, outputs, constraint.group), range(inputs)):
         shared = kernels[:, at : at + constraint.group, i]
         ok &= np.any([(shared[:, :, off] == 0).all(axis=(1, 2)) for off in outside], axis=0)
@@ -57,6 +61,18 @@ def obeys_polarized(constraint, kernels):
     return ok
 
 
+def obeys_nofm(constraint, signs):
+    used = np.moveaxis(signs != 0, constraint.axis if constraint.axis < 0 else constraint.axis + 1, 1)
+    starts = range(0, used.shape[1], constraint.m)
+    counts = [used[:, at : at + constraint.m].sum(axis=1).reshape(len(signs), -1).max(axis=1) for at in starts]
+    return (np.array(counts) <= constraint.n).all(axis=0)
+
+
+def obeys_channels(constraint, signs):
+    used = (np.moveaxis(signs, constraint.axis, 1) != 0).reshape(len(signs), signs.shape[constraint.axis], -1)
+    return used.any(axis=2).sum(axis=1) <= constraint.k
+
+
 def obeys(constraint, signs):
     """Which of the sign arrays `(m, *shape)` lie in the set."""
     ok = np.ones(len(signs), bool)
@@ -65,18 +81,36 @@ def obeys(constraint, signs):
             ok &= (signs.reshape(len(signs), -1) != 0).sum(axis=1) <= member.k
         elif isinstance(member, Kernels):
             ok &= obeys_kernels(member, by_kernel(signs))
-        elif isinstance(member, Patterns):
+        elif isinstance(member, NofM):
+            ok &= obeys_nofm(member, signs)
+        elif isinstance(member, Channels):
+            ok &= obeys_channels(member, signs)
+        elif isinstance(member, Patterns | NaturalPatterns):
             ok &= obeys_patterns(member, by_kernel(signs))
         elif isinstance(member, Polarized):
             ok &= obeys_polarized(member, by_kernel(signs))
     return ok
 
 
+def magnitudes(levels):
+    """Levels in units of the scale, by what each kind is for: shifts, or the digits that cells hold."""
+    top = 2 ** (levels.bits - 1) - 1
+    if levels.kind == "fixed":
+        return list(range(top + 1))
+    if levels.kind == "powers":
+        return [0] + [2**shift for shift in range(2 ** (levels.bits - 1) - 1)]
+    cells = range(0, levels.bits - 1, levels.cell_bits)
+    digits = itertools.product(range(2**levels.cell_bits), repeat=len(cells))
+    few = [each for each in digits if sum(digit > 0 for digit in each) <= levels.slices]
+    values = {sum(digit << cell for digit, cell in zip(each, cells, strict=True)) for each in few}
+    return sorted(value for value in values if value <= top)
+
+
 def grid(constraint):
     for member in members(constraint):
         if isinstance(member, Levels):
-            top = 2 ** (member.bits - 1) - 1
-            return float(np.float32(member.scale)) * np.arange(-top, top + 1)
+            positive = np.array(magnitudes(member))
+            return float(np.float32(member.scale)) * np.concatenate([-positive[:0:-1], positive])
     return None
 
 

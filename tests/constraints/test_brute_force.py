@@ -1,17 +1,22 @@
 """Every projection against enumeration, on over a thousand small weights each."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modicum.constraints import Kernels, Levels, Patterns, Polarized, TopK, nest
+from modicum.constraints import Channels, Kernels, Levels, NaturalPatterns, NofM, Patterns, Polarized, TopK, nest
 from tests.constraints import reference
 
 COUNT = 1200
 PAIRS = ((0, 1), (1, 2), (0, 2))
 UNEVEN = ((0,), (1, 3), (0, 2, 3))
+
+# As `fit` leaves it, read off four kernels.
+NATURAL = NaturalPatterns(2, size=2).fit(jnp.array([[2.0, 1, 0], [3, 1, 0], [0, 1, 2], [1, 1, 9]]).T[None, :, :, None])
+POWERS, SLICES = Levels(4, 0.04, "powers"), Levels(6, 0.12, "slices")
 
 # Windows are small so that all 3^n sign vectors can be listed; (1, 2, 4, 1) is four kernels of two elements.
 CASES = {
@@ -55,6 +60,42 @@ CASES = {
         nest(Kernels(1, group=2), Patterns(((0,), (1,)), group=2), Polarized(2), Levels(3, 0.5)),
         (1, 2, 2, 2),
     ),
+    "natural": (NATURAL, (1, 3, 3, 1)),
+    "natural+polarized+levels": (nest(NATURAL, Polarized(3), Levels(3, 0.5)), (1, 3, 3, 1)),
+    "kernels+natural+polarized": (nest(Kernels(2), NATURAL, Polarized(6)), (1, 3, 3, 1)),
+    "powers": (POWERS, (7,)),
+    "slices": (SLICES, (7,)),
+    "slices-two-of-three": (Levels(7, 0.06, "slices", cell_bits=2, slices=2), (7,)),
+    "topk+powers": (nest(TopK(3), POWERS), (7,)),
+    "kernels+polarized+powers": (nest(Kernels(2), Polarized(4), POWERS), (1, 2, 4, 1)),
+    "patterns+polarized+slices": (nest(Patterns(PAIRS), Polarized(3), SLICES), (1, 3, 3, 1)),
+    "nofm": (NofM(1, 3), (4, 2)),
+    "nofm-short-last": (NofM(2, 3), (7, 1)),
+    "nofm-keeps-the-short-group": (NofM(2, 3), (4, 2)),
+    "nofm-conv": (NofM(1, 2), (1, 2, 3, 1)),
+    "nofm-other-axis": (NofM(1, 2, axis=2), (2, 1, 4)),
+    "nofm+levels": (nest(NofM(2, 4), Levels(3, 0.5)), (8, 1)),
+    "nofm+powers": (nest(NofM(1, 2), POWERS), (3, 2)),
+    "nofm+polarized": (nest(NofM(2, 4), Polarized(4)), (7, 1)),
+    "nofm+polarized-longer": (nest(NofM(3, 5), Polarized(5)), (2, 4)),
+    "nofm+polarized+levels": (nest(NofM(2, 3), Polarized(3), Levels(3, 0.5)), (4, 2)),
+    "channels": (Channels(2), (2, 4)),
+    "channels-conv": (Channels(1), (1, 2, 2, 2)),
+    "channels-of-inputs": (Channels(2, axis=-2), (4, 2)),
+    "channels-of-inputs-conv": (Channels(1, axis=-2), (1, 2, 2, 2)),
+    "channels+levels": (nest(Channels(2), Levels(3, 0.6)), (2, 4)),
+    "channels+kernels": (nest(Channels(1), Kernels(1)), (1, 2, 2, 2)),
+    "channels+kernels-dense": (nest(Channels(2), Kernels(1)), (2, 4)),
+    "channels+patterns": (nest(Channels(1), Patterns(UNEVEN)), (2, 2, 1, 2)),
+    "channels+natural": (nest(Channels(1), NATURAL), (1, 3, 1, 2)),
+    "channels+polarized": (nest(Channels(2), Polarized(2)), (2, 4)),
+    "channels+polarized-spanning": (nest(Channels(1), Kernels(1), Polarized(4)), (1, 2, 2, 2)),
+    "channels+all": (nest(Channels(1), Kernels(1), Patterns(((0,), (1,))), Polarized(2), SLICES), (1, 2, 2, 2)),
+    "channels-of-inputs+patterns": (nest(Channels(1, axis=-2), Patterns(((0,), (1,)))), (1, 2, 2, 2)),
+    "channels-of-inputs+patterns-group": (nest(Channels(1, axis=-2), Patterns(((0,), (1,)), group=2)), (1, 2, 2, 2)),
+    "channels-of-inputs+natural": (nest(Channels(1, axis=-2), NATURAL), (1, 3, 2, 1)),
+    "channels-of-inputs+levels": (nest(Channels(1, axis=-2), Levels(3, 0.6)), (3, 2)),
+    "channels-of-inputs+polarized": (nest(Channels(1, axis=-2), Polarized(2), POWERS), (1, 2, 2, 2)),
     "all-four": (nest(Kernels(2), Patterns(PAIRS), Polarized(3), Levels(3, 0.5)), (1, 3, 3, 1)),
     "all-four-spanning": (nest(Kernels(2), Patterns(PAIRS), Polarized(6), Levels(3, 0.5)), (1, 3, 3, 1)),
 }
@@ -79,7 +120,11 @@ def test_projection_is_the_nearest_point(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["patterns", "polarized", "kernels+polarized-spanning", "all-four", "all-four-spanning"]
+    "name",
+    [
+        *("patterns", "polarized", "kernels+polarized-spanning", "all-four", "all-four-spanning"),
+        *("natural", "powers", "nofm-conv", "channels+patterns", "channels-of-inputs+natural"),
+    ],
 )
 def test_reference_tells_a_wrong_projection(name):
     """The enumeration has teeth: the projection of another weight, or onto a subset, is told apart."""
@@ -99,7 +144,12 @@ def trees(draw):
         Kernels: draw(st.none() | st.tuples(st.integers(1, kernels))),
         Patterns: draw(st.none() | st.tuples(st.lists(pattern, min_size=1, max_size=4, unique=True).map(tuple))),
         Polarized: draw(st.none() | st.tuples(st.integers(1, 3).map(lambda span: span * taps))),
-        Levels: draw(st.none() | st.tuples(st.integers(2, 4), st.sampled_from([0.25, 0.3, 1.0]))),
+        Levels: draw(
+            st.none()
+            | st.tuples(
+                st.integers(2, 4), st.sampled_from([0.25, 0.3, 1.0]), st.sampled_from(["fixed", "powers", "slices"])
+            )
+        ),
     }
     order = draw(st.permutations(list(numbers)))
     return (1, taps, kernels, 1), [(kind, numbers[kind]) for kind in order if numbers[kind] is not None]

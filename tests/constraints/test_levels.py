@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from modicum.constraints import Levels, best_scale
+from tests.constraints import reference
 
 
 def squared_errors(w, bits, scales):
@@ -30,12 +31,51 @@ def test_scale_is_near_the_best_of_a_fine_scan(bits, tail, key):
     assert found <= plain * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_a_weight_on_a_grid_gives_its_grid_back(bits, dtype):
+@pytest.mark.parametrize(("kind", "bits"), [("powers", 3), ("powers", 5), ("slices", 5), ("slices", 8)])
+def test_scale_of_other_kinds_is_near_the_best_of_a_fine_scan(kind, bits, key):
+    w = jax.random.normal(key, (600,))
+    positive = np.array(reference.magnitudes(Levels(bits, kind=kind)), np.float64)
+    grid = np.concatenate([-positive[:0:-1], positive])[None]
+
+    def error(scale):
+        middle = (grid[0, 1:] + grid[0, :-1]) / 2
+        wide = np.asarray(w, np.float64)
+        return np.square(wide - scale * grid[0, np.searchsorted(middle, wide / scale)]).sum()
+
+    largest = float(jnp.abs(w).max())
+    best = min(error(scale) for scale in np.geomspace(largest / positive[-1] / 8, largest, 2000))
+    assert error(float(best_scale(w, bits, kind))) <= 1.02 * best
+
+
+def test_levels_of_each_kind():
+    w = jnp.linspace(-140, 140, 4001)
+    for levels, magnitudes in (
+        (Levels(2, 1.0, "powers"), [0, 1]),
+        (Levels(4, 1.0, "powers"), [0, 1, 2, 4, 8, 16, 32, 64]),
+        (Levels(5, 1.0, "slices"), [0, 1, 2, 3, 4, 8, 12]),
+        (Levels(8, 1.0, "slices"), [0, 1, 2, 3, 4, 8, 12, 16, 32, 48, 64]),
+        (Levels(4, 1.0, "slices", cell_bits=1), [0, 1, 2, 4]),
+        (Levels(5, 1.0, "slices", slices=2), list(range(16))),
+    ):
+        p = np.asarray(levels.project(w), np.float64)
+        assert sorted(set(np.abs(p))) == magnitudes
+        nearest = np.abs(np.abs(np.asarray(w, np.float64))[:, None] - np.array(magnitudes)[None]).min(axis=1)
+        np.testing.assert_array_equal(np.abs(w - p), nearest)
+    with_all = Levels(5, 0.3, "slices", slices=2)
+    np.testing.assert_array_equal(with_all.project(w / 20), Levels(5, 0.3).project(w / 20))
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "dtype"),
+    [
+        *((bits, "fixed", dtype) for bits in (2, 4, 8) for dtype in ("float32", "bfloat16", "float16")),
+        *((4, "powers", "bfloat16"), (5, "powers", "float32"), (5, "slices", "float16"), (8, "slices", "float32")),
+    ],
+)
+def test_a_weight_on_a_grid_gives_its_grid_back(bits, kind, dtype):
     """Exactly: else `project` without a fitted scale would not be idempotent."""
     rng = np.random.default_rng(bits)
-    constraint = Levels(bits)
+    constraint = Levels(bits, kind=kind)
     w = jnp.asarray(rng.normal(size=(100, 40)) * 2.0 ** rng.integers(-8, 4, size=(100, 1)), dtype)
 
     @jax.jit
@@ -49,7 +89,7 @@ def test_a_weight_on_a_grid_gives_its_grid_back(bits, dtype):
     assert not violation.any()
     levels = p / scale[:, None]
     np.testing.assert_array_equal(levels, np.round(levels), "levels are exact in the weight's own dtype")
-    assert np.abs(levels).max() <= 2 ** (bits - 1) - 1
+    assert set(np.abs(levels).ravel()) <= set(reference.magnitudes(constraint))
 
 
 def test_projection_is_the_nearest_level():
@@ -87,6 +127,9 @@ def test_fit_freezes_the_scale(key):
     [
         (lambda: Levels(1), "bits must be a whole number of at least 2 and at most 8, got 1"),
         (lambda: Levels(9), "bits must be"),
+        (lambda: Levels(6, kind="powers"), "bits must be a whole number of at least 2 and at most 5, got 6"),
+        (lambda: Levels(4, kind="slices", slices=0), "slices must be a whole number of at least 1"),
+        (lambda: Levels(4, kind="slices", cell_bits=8), "cell_bits must be a whole number of at least 1 and at most 7"),
         (lambda: Levels(4, 0.0), "scale must be above 0"),
         (lambda: Levels(4, "a"), "scale must be a number above 0"),
         (lambda: Levels(4, jnp.array(-1.0)).project(jnp.ones(2)), "scale must be a finite number above 0, got -1"),
@@ -97,3 +140,8 @@ def test_fit_freezes_the_scale(key):
 def test_bad_levels(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_kind_that_is_none():
+    with pytest.raises((ValueError, TypeError), match="kind"):
+        Levels(4, kind="floats")

@@ -7,7 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modicum.constraints import MEST_8, PCONV_4, Kernels, Levels, Nest, Patterns, Polarized, TopK, by_path, nest
+from modicum.constraints import (
+    MEST_8,
+    PCONV_4,
+    Channels,
+    Kernels,
+    Levels,
+    NaturalPatterns,
+    Nest,
+    NofM,
+    Patterns,
+    Polarized,
+    TopK,
+    by_path,
+    nest,
+)
 from modicum.core import leaves_by_path
 
 
@@ -60,7 +74,7 @@ def on(shape, *parts):
     ("make", "message"),
     [
         (nest, "nest must be given at least one"),
-        (lambda: nest(TopK(2), 3), "nest takes TopK, Kernels, Patterns, Polarized, Levels and nests of these, got 3"),
+        (lambda: nest(TopK(2), 3), "nest takes TopK, Channels, Kernels, .* Levels and nests of these, got 3"),
         (lambda: nest(Levels(4), Levels(3)), "nest takes each kind of set once, got Levels, Levels"),
         (lambda: nest(nest(TopK(3), Levels(4)), Levels(3)), "nest takes each kind of set once"),
         (lambda: nest(TopK(2), Kernels(2)), "TopK counts elements across all groups of Kernels"),
@@ -68,6 +82,23 @@ def on(shape, *parts):
         (lambda: nest(Polarized(2), TopK(2)), "TopK counts elements across all groups of Polarized"),
         (lambda: nest(Kernels(2), Patterns(PCONV_4, group=4)), "Kernels must have a group that is a multiple of 4"),
         (lambda: nest(Kernels(2, group=6), Patterns(PCONV_4, group=4)), "a multiple of 4"),
+        (lambda: nest(TopK(2), NaturalPatterns(8)), "TopK counts elements across all groups of NaturalPatterns"),
+        (lambda: nest(TopK(2), NofM(2, 4)), "TopK counts elements across all groups of NofM"),
+        (lambda: nest(TopK(2), Channels(2)), "TopK counts elements across all groups of Channels"),
+        (lambda: nest(Patterns(PCONV_4), NaturalPatterns(8)), "nest takes one library"),
+        (lambda: nest(Kernels(2, group=3), NaturalPatterns(8, group=2)), "multiple of 2, the group of NaturalPatterns"),
+        (lambda: nest(NofM(2, 4), Kernels(2)), "NofM nests with Polarized and Levels only, .* got Kernels"),
+        (lambda: nest(NofM(2, 4), Channels(2)), "NofM nests with Polarized and Levels only, .* got Channels"),
+        (lambda: nest(NofM(2, 4), NaturalPatterns(8)), "NofM nests with .* got NaturalPatterns"),
+        (lambda: nest(NofM(2, 4), Polarized(8)), "NofM must have m = 8, the fragment of Polarized, .* got m = 4"),
+        (on((3, 3, 4, 2), NofM(2, 4), Polarized(4)), r"w must have \(in, out\) features and no window"),
+        (on((4, 2), NofM(1, 2, axis=1), Polarized(2)), "NofM count along in, .* got shape .* and axis 1"),
+        (lambda: nest(Channels(2), Channels(2, axis=-2)), "nest takes each kind of set once"),
+        (lambda: nest(Channels(2, axis=-2), Kernels(2)), "Channels of inputs and Kernels do not form a tree"),
+        (lambda: nest(Channels(2), Kernels(2, group=2)), "Kernels must have group 1 to nest with Channels, .* got 2"),
+        (lambda: nest(Channels(2), Patterns(PCONV_4, group=4)), "Patterns must have group 1 to nest with Channels"),
+        (lambda: nest(Channels(2), Kernels(2, balanced=False)), "Kernels must be balanced per filter to nest with"),
+        (on((8, 2), Channels(2, axis=-2), Polarized(4)), "fragment must divide the 1 elements .* Channels of inputs"),
         (on((3, 3, 4, 2), Patterns(PCONV_4), Polarized(4)), "fragment must divide the 9 elements of a kernel .* got 4"),
         (on((3, 3, 4, 2), Kernels(2), Polarized(12)), "fragment must divide the 9 elements"),
         (on((3, 3, 4, 2), Kernels(3, balanced=False), Polarized(18)), "Kernels must be balanced per filter where .* 2"),
@@ -140,8 +171,12 @@ def test_dynamic_program_on_columns_too_long_to_enumerate(rows, k, span, key):
 def test_a_real_layer_needs_little_memory(key):
     """(3, 3, 256, 256): no per-pattern copy of the weight survives, in either form of fragment."""
     w = jax.ShapeDtypeStruct((3, 3, 256, 256), jnp.float32)
-    for fragment in (9, 18):
-        constraint = nest(Kernels(71), Patterns(MEST_8), Polarized(fragment), Levels(4, 0.01))
+    for fragment, patterns, levels in (
+        (9, Patterns(MEST_8), Levels(4, 0.01)),
+        (18, Patterns(MEST_8), Levels(4, 0.01)),
+        (9, NaturalPatterns(8), Levels(8, 0.01, "slices", slices=2)),
+    ):
+        constraint = nest(Kernels(71), patterns, Polarized(fragment), levels)
         compiled = jax.jit(constraint.project).lower(w).compile()
         assert compiled.memory_analysis().temp_size_in_bytes < 64e6
 
@@ -167,12 +202,23 @@ def test_by_path():
     assert by_path(rules, shapes) == tree
 
 
+def test_a_rule_may_be_a_function_of_the_weight():
+    params = {"a": jnp.ones((10, 3)), "b": jnp.ones((2, 5)), "c": jnp.ones(4)}
+    rules = {"[ab]": lambda w: TopK(w.size // 10) if w.size > 10 else None, "c": lambda w: Levels(4)}
+    expected = {"a": TopK(3), "b": None, "c": Levels(4)}
+    assert by_path(rules, params) == expected
+    assert by_path(rules)(jax.eval_shape(lambda: params)) == expected
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"kernel": 3}, "rules must map patterns to constraints or None, got 3 for 'kernel'"),
+        ({"kernel": 3}, "rules must map patterns to constraints, None, or functions of a weight, got 3 for 'kernel'"),
         ({"conv2": TopK(1)}, "pattern 'conv2' must match a parameter path"),
         ({"kernel": Patterns(PCONV_4)}, "head/kernel: w must be a convolution kernel"),
+        ({"kernel": lambda w: 3}, "conv/kernel: a rule must return a constraint or None, got 3"),
+        ({"kernel": lambda w: TopK(w.size // 100)}, "conv/kernel: k must be a whole number of at least 1, got 0"),
+        ({"kernel": lambda w: TopK(2 * w.size)}, "conv/kernel: k must be from 1 to the 72 elements of w"),
         ({"bias": Kernels(1)}, "conv/bias: w must have 2 axes"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modicum.constraints import MEST_8, Kernels, Levels, Patterns, Polarized, TopK, nest, packing
+from modicum.constraints import MEST_8, Channels, Kernels, Levels, NofM, Patterns, Polarized, TopK, nest, packing
 from modicum.core import Bytes
 
 
@@ -75,6 +75,24 @@ def test_every_byte_of_the_joint_format():
         (Patterns(MEST_8), (3, 3, 6, 4), "float32", Bytes(24 * 4 * 4, octets(24 * 3), 9)),
         (Patterns(MEST_8, group=4), (3, 3, 6, 4), "float32", Bytes(24 * 4 * 4, octets(6 * 3), 9)),
         (Patterns(MEST_8[:1]), (3, 3, 6, 4), "float32", Bytes(24 * 4 * 4, 0, 2)),
+        (Levels(4, 0.1, "powers"), (20, 5), "float32", Bytes(octets(100 * 4), 0, 4)),
+        (Levels(8, 0.01, "slices"), (20, 5), "float32", Bytes(octets(100 * 5), 0, 4)),
+        (NofM(2, 4), (8, 5), "float32", Bytes(20 * 4, octets(40), 0)),
+        (NofM(1, 8), (9, 5), "float32", Bytes(10 * 4, octets(10 * 3), 0)),
+        (
+            nest(NofM(2, 4), Polarized(4), Levels(4, 0.3)),
+            (8, 5),
+            "float32",
+            Bytes(octets(20 * 3) + octets(10), octets(40), 4),
+        ),
+        (Channels(3), (20, 9), "float32", Bytes(60 * 4, octets(9), 0)),
+        (Channels(1, axis=-2), (40, 9), "float32", Bytes(9 * 4, 1, 0)),
+        (
+            nest(Channels(2), Kernels(2), Patterns(MEST_8), Polarized(9), Levels(4, 0.3)),
+            (3, 3, 6, 4),
+            "float32",
+            Bytes(octets(4 * 4 * 3) + 1, 1 + octets(12) + octets(4 * 3), 9 + 4),
+        ),
         (nest(Kernels(2), Polarized(18)), (3, 3, 6, 4), "float32", Bytes(octets(72 * 31) + octets(12), octets(24), 0)),
     ],
 )
@@ -94,6 +112,8 @@ def test_bytes_by_hand(constraint, shape, dtype, expected):
         (nest(Kernels(20), Polarized(16)), (64, 5)),
         (nest(TopK(7), Levels(8, 0.02)), (64, 5)),
         (Kernels(9, balanced=False), (3, 3, 6, 4)),
+        (nest(Channels(2), Kernels(2), Levels(4, 0.3, "powers")), (3, 3, 6, 4)),
+        (nest(NofM(2, 4), Levels(7, 0.1, "slices")), (3, 3, 6, 4)),
     ],
 )
 def test_decoder_is_plain_stablehlo(constraint, shape):

@@ -30,7 +30,7 @@ def test_a_config_runs(path, tmp_path, request):
     config = load_config(path)
     root = None if config.data.name == "digits" else request.getfixturevalue("data_root")
     # a part of the splits where the format can say so; the speech's splits are rules, not parts
-    small = [] if path.stem in ("digits", "spoken_digit") else ["data.train=train[:64]", "data.test=test[:32]"]
+    small = [] if config.data.name in ("digits", "spoken_digit") else ["data.train=train[:64]", "data.test=test[:32]"]
     config = parse_overrides(config, ["steps=2", "batch=4", *small])
     result = train(config, tmp_path / "run", root=root)
     assert int(result.state.step) == 2

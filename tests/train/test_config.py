@@ -4,6 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -104,7 +105,7 @@ def test_the_last_override_wins_and_models_are_settings():
     config = parse_overrides(Experiment(), ["epochs=3", "model.widths=4,8", "epochs=5", "steps=9", "data.speaker=theo"])
     assert (config.epochs, config.steps, config.data.speaker) == (5, 9, "theo")
     assert config.model == SmallConvNet(widths=(4, 8))
-    assert parse_overrides(Experiment(model=GRUClassifier()), ["model.features=9"]).model.features == 9
+    assert parse_overrides(Experiment(model=GRUClassifier()), ["model.features=9"]).model.features == (9,)
     with pytest.raises(ValueError, match=r"got 'model.name': did you mean"):
         parse_overrides(Experiment(), ["model.name=x"])
 
@@ -164,6 +165,18 @@ def test_sgd_with_nesterov_decay_clip_and_cosine_by_hand():
         weight -= 0.1 * 0.5 * (1 + np.cos(np.pi * i / 3)) * (gradient + 0.9 * trace)
         expected.append(weight)
     np.testing.assert_allclose(run(config.build(3), gradients), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_decay_leaves_batch_statistics_alone(name):
+    config = OptimizerConfig(name=name, learning_rate=0.1, schedule="constant", weight_decay=0.5)
+    variables = {"params": {"kernel": jnp.full(3, 2.0)}, "batch_stats": {"norm": {"mean": jnp.full(3, 2.0)}}}
+    optimizer = config.build(9)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, variables), optimizer.init(variables), variables)
+    assert updates["batch_stats"]["norm"]["mean"].tolist() == [0.0] * 3
+    # rate 0.1, decay 0.5, weight 2; Nesterov's first step goes 1.9 as far
+    expected = -0.1 * (0.5 if name == "adam" else 0.5 * 1.9) * 2.0
+    np.testing.assert_allclose(updates["params"]["kernel"], expected, rtol=1e-6)
 
 
 def test_adam_is_optax_adamw_and_warms_up():

@@ -27,6 +27,11 @@ class CompressConfig:
         growth: factor of rho at each dual update, above 0; may be traced.
         tolerance: rho stops growing once `norm(W - Z) / norm(W)` lies below it.
         form: "prox" or "penalty", see `admm`.
+        refit: outer iterations, from the first, whose dual update reads again what constraints read off weights
+            (level scales, pattern libraries: their `fit`) from `W + U`; after them it is frozen. 0 reads it once,
+            from the given weights.
+        stop: the ADMM stage ends once `norm(W - Z) / norm(W)` of every leaf lies below it after a dual update;
+            `compress` gives the steps saved to retraining, so that runs stay equal in steps. 0 never stops.
         learning_rate: step size of the ADMM stage, above 0.
         retrain_learning_rate: step size of retraining, above 0.
         retrain_decay: "cosine" brings a numeric `retrain_learning_rate` down to 0 over the stage, "constant" keeps it.
@@ -41,6 +46,8 @@ class CompressConfig:
     growth: Any = 1.3
     tolerance: float = 1e-3
     form: str = "prox"
+    refit: int = 0
+    stop: float = 0.0
     learning_rate: Any = 2e-3
     retrain_learning_rate: Any = 2e-3
     retrain_decay: str = "cosine"
@@ -48,9 +55,10 @@ class CompressConfig:
     chunk: int = 200
 
     def __post_init__(self) -> None:
-        check.integer(0, outer=self.outer, retrain=self.retrain)
+        check.integer(0, outer=self.outer, retrain=self.retrain, refit=self.refit)
         check.integer(1, inner=self.inner, chunk=self.chunk)
         check_settings(self.rho, self.growth, self.tolerance, self.form)
+        check.non_negative(stop=self.stop)
         check.one_of(("cosine", "constant"), retrain_decay=self.retrain_decay)
         for name in ("learning_rate", "retrain_learning_rate"):
             value = getattr(self, name)
@@ -77,6 +85,15 @@ class CompressConfig:
         if callable(self.retrain_learning_rate) or self.retrain_decay == "constant" or not self.retrain:
             return self.retrain_learning_rate
         return optax.cosine_decay_schedule(self.retrain_learning_rate, self.retrain)
+
+    def stopped(self, outer: int) -> "CompressConfig":
+        """The schedule of a run whose ADMM stage ended after `outer` iterations: the steps saved go to retraining."""
+        return dataclasses.replace(self, outer=outer, retrain=self.total_steps - outer * self.inner)
+
+    def pieces(self) -> "CompressConfig":
+        """The schedule of `gradual` in place of the ADMM stage: its steps and its learning rate, inside sets."""
+        changes = {"retrain": self.admm_steps, "retrain_learning_rate": self.learning_rate, "chunk": self.inner}
+        return dataclasses.replace(self, outer=0, retrain_decay="constant", **changes)
 
     def one_shot(self) -> "CompressConfig":
         """The control arm: no ADMM, and retraining with the same total number of steps."""

@@ -36,12 +36,18 @@ class Journal:
 
     @classmethod
     def open(
-        cls, folder: str | Path | None, config: CompressConfig, constraints: Constraints, params: Params
+        cls,
+        folder: str | Path | None,
+        method: str,
+        config: CompressConfig,
+        constraints: Constraints,
+        params: Params,
     ) -> "Journal":
         """The journal of a run; a folder that holds another run is refused.
 
         Args:
             folder: the folder, made where absent; `None` keeps nothing.
+            method: name of the kind of run.
             config: settings of the run.
             constraints: its constraints, as given.
             params: its initial parameters.
@@ -50,12 +56,13 @@ class Journal:
             The journal.
 
         Raises:
-            ValueError: if the folder holds a run with other settings, constraints or parameters.
+            ValueError: if the folder holds a run of another method, with other settings, constraints or parameters.
         """
         if folder is None:
             return cls(None)
         folder = Path(folder)
-        run = {"config": config.describe(), "constraints": _digest(constraints), "params": _digest(params)}
+        digests = {"constraints": _digest(constraints), "params": _digest(params)}
+        run = {"method": method, "config": config.describe(), **digests}
         path = folder / "run.json"
         if path.exists():
             try:

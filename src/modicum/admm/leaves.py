@@ -49,6 +49,33 @@ def resolve(constraints: Constraints, params: Params) -> Constraints:
     return constraints
 
 
+def parts(constraint: Constraint) -> tuple[Constraint, ...]:
+    """The sets a constraint is split into: its attribute `parts` where that is a tuple, else itself alone.
+
+    A split constraint holds in consensus: each part has a copy `Z` and a dual `U` of its own.
+    """
+    found = getattr(constraint, "parts", None)
+    return found if isinstance(found, tuple) else (constraint,)
+
+
+def per_part(fn: Callable[..., Array], constraint: Constraint, *copies: Any) -> Any:
+    """`fn(part, *copies)` for each part of a split constraint, as a tuple; a plain array where it is not split.
+
+    Args:
+        fn: from a part, and its element of each of `copies`, to an array.
+        constraint: the constraint.
+        *copies: what an earlier call gave.
+    """
+    if not isinstance(getattr(constraint, "parts", None), tuple):
+        return fn(constraint, *copies)
+    return tuple(map(fn, parts(constraint), *copies))
+
+
+def as_tuple(copies: Any) -> tuple[Array, ...]:
+    """What `per_part` gave, as a tuple in either case."""
+    return copies if isinstance(copies, tuple) else (copies,)
+
+
 def on_constrained(fn: Callable[..., Any], constraints: Constraints, *trees: Params) -> Params:
     """`fn(constraint, *leaves)` at constrained leaves, `None` (no memory) elsewhere."""
 
@@ -86,6 +113,21 @@ def constrained_by_path(constraints: Constraints, tree: Params) -> dict[str, Any
 def fit(constraints: Constraints, params: Params) -> Constraints:
     """Each constraint with what it reads off its weight (a level scale) frozen."""
     return on_constrained(lambda constraint, w: constraint.fit(w), constraints, params)
+
+
+def relaxed(constraints: Constraints, params: Params, share: Any) -> Constraints:
+    """Each constraint with its counts moved by `share` of the way to keeping everything.
+
+    Args:
+        constraints: pytree of constraints or `None`; those without a method `relaxed(shape, share)` stay.
+        params: the parameters, for their shapes.
+        share: 0 is the constraint itself, 1 keeps everything; may be traced.
+    """
+
+    def moved(constraint: Any, w: Any) -> Any:
+        return constraint.relaxed(tuple(w.shape), share) if hasattr(constraint, "relaxed") else constraint
+
+    return on_constrained(moved, constraints, params)
 
 
 def project(constraints: Constraints, params: Params) -> Params:

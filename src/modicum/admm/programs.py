@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from modicum.admm import leaves
 from modicum.admm.config import CompressConfig
-from modicum.admm.leaves import Constraints
+from modicum.admm.sets import Arrays, Sets, join, split
 from modicum.admm.stages import (
     AdmmCarry,
     AdmmInfo,
@@ -25,10 +26,10 @@ from modicum.core import Params, loops_on_device
 
 
 class Programs(NamedTuple):
-    """Functions of a run; the argument `arrays` of each is the first part of `split`.
+    """Functions of a run. `arrays` are those of the fitted constraints, `given` those of the constraints as given.
 
     Attributes:
-        outer: `(carry, arrays, data) -> (carry, info)`, one outer iteration.
+        outer: `(carry, given, number, data) -> (carry, info)`, one outer iteration.
         project: `(params, arrays) -> (params, theta)`, the hard projection and its free coordinates.
         builders: `(projected, arrays) -> builders`, what `retrain` and `finish` take.
         retrain: `(carry, builders, arrays, data, first, steps) -> (carry, losses)`, some retraining steps.
@@ -42,65 +43,90 @@ class Programs(NamedTuple):
     finish: Callable[..., Params]
 
 
-def split(constraints: Constraints) -> tuple[list[Any], tuple[Any, tuple[Any, ...]]]:
-    """Arrays of the constraints, and the rest of them as a hashable key: structure and plain numbers.
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Static:
+    """A hashable value that leaves a jitted function beside its arrays."""
 
-    Plain numbers stay what they are, so that a constraint may still use them as shapes.
-    """
-    flat, treedef = jax.tree.flatten(constraints)
-    arrays = [leaf if isinstance(leaf, jax.Array | np.ndarray) else None for leaf in flat]
-    numbers = tuple(leaf if array is None else None for leaf, array in zip(flat, arrays, strict=True))
-    return arrays, (treedef, numbers)
+    value: Any
 
 
-@functools.lru_cache(maxsize=8)
-def compiled(loss_fn: LossFn, batch_fn: Callable[..., Any] | None, config: CompressConfig, rest: Any) -> Programs:
+@functools.lru_cache(maxsize=16)
+def compiled(
+    loss_fn: LossFn, batch_fn: Callable[..., Any] | None, config: CompressConfig, rest: Any, given_rest: Any
+) -> Programs:
     """The programs of a run, the same ones for the same arguments; nothing is compiled before the first call.
 
     Args:
         loss_fn: `(params, batch) -> scalar`.
         batch_fn: `step -> batch`, or `None` where the batches come as the argument `data`.
         config: the schedule, hashable (`CompressConfig.concrete`).
-        rest: the second part of `split`.
+        rest: the second part of `split` of the fitted constraints.
+        given_rest: the same of the constraints as given.
 
     Returns:
         The programs.
     """
-    join = functools.partial(_joined, rest)
+    outer = _outer(loss_fn, batch_fn, config, rest, given_rest)
+    return Programs(outer, *_projection(rest), *_retraining(loss_fn, batch_fn, config, rest))
+
+
+def _outer(loss_fn: LossFn, batch_fn: Any, config: CompressConfig, rest: Any, given_rest: Any) -> Callable[..., Any]:
+    def sets(given: Arrays) -> Sets:
+        return Sets(join(given_rest, given), rest)
 
     @jax.jit
-    def step(carry: AdmmCarry, arrays: list[Any], data: Any) -> tuple[AdmmCarry, jax.Array]:
-        return admm_step(loss_fn, join(arrays), config, carry, batch_fn or data)
+    def step(carry: AdmmCarry, data: Any) -> tuple[AdmmCarry, jax.Array]:
+        return admm_step(loss_fn, join(rest, carry.fitted), config, carry, batch_fn or data)
 
     @jax.jit
-    def dual(carry: AdmmCarry, arrays: list[Any], losses: Any) -> tuple[AdmmCarry, AdmmInfo]:
-        return dual_step(join(arrays), config, carry, losses)
+    def dual(carry: AdmmCarry, given: Arrays, number: Any, losses: Any) -> tuple[AdmmCarry, AdmmInfo]:
+        return dual_step(sets(given), config, carry, losses, number)
 
     @jax.jit
-    def looped_outer(carry: AdmmCarry, arrays: list[Any], data: Any) -> tuple[AdmmCarry, AdmmInfo]:
-        return outer_iteration(loss_fn, join(arrays), config, carry, batch_fn or data)
+    def looped(carry: AdmmCarry, given: Arrays, number: Any, data: Any) -> tuple[AdmmCarry, AdmmInfo]:
+        return outer_iteration(loss_fn, sets(given), config, carry, batch_fn or data, number)
 
-    def stepped_outer(carry: AdmmCarry, arrays: list[Any], data: Any) -> tuple[AdmmCarry, AdmmInfo]:
+    def stepped(carry: AdmmCarry, given: Arrays, number: Any, data: Any) -> tuple[AdmmCarry, AdmmInfo]:
         losses = []
         for _ in range(config.inner):
-            carry, loss = step(carry, arrays, data)
+            carry, loss = step(carry, data)
             losses.append(loss)
-        return dual(carry, arrays, np.array(jax.device_get(losses)))
+        return dual(carry, given, number, np.array(jax.device_get(losses)))
+
+    return looped if loops_on_device() else stepped
+
+
+def _projection(rest: Any) -> tuple[Callable[..., tuple[Params, Params]], Callable[..., Any]]:
+    @jax.jit
+    def project(params: Params, arrays: Arrays) -> tuple[Params, Params]:
+        projected = leaves.project(join(rest, arrays), params)
+        return projected, leaves.chart(join(rest, arrays), projected)[0]
+
+    def charted(projected: Params, arrays: Arrays) -> tuple[Arrays, Any]:
+        return split(leaves.on_constrained(lambda constraint, w: constraint.chart(w)[1], join(rest, arrays), projected))
 
     @jax.jit
-    def project(params: Params, arrays: list[Any]) -> tuple[Params, Params]:
-        projected = leaves.project(join(arrays), params)
-        return projected, leaves.chart(join(arrays), projected)[0]
+    def traced(projected: Params, arrays: Arrays) -> tuple[Arrays, _Static]:
+        built, kind = charted(projected, arrays)
+        return built, _Static(kind)
 
-    def builders(projected: Params, arrays: list[Any]) -> Any:
-        return split(leaves.on_constrained(lambda constraint, w: constraint.chart(w)[1], join(arrays), projected))
+    def builders(projected: Params, arrays: Arrays) -> Any:
+        built, kind = traced(projected, arrays)
+        _, numbers = kind.value
+        # a function that closes over arrays cannot leave a traced one: it is made outside
+        return charted(projected, arrays) if any(map(callable, numbers)) else (built, kind.value)
 
+    return project, builders
+
+
+def _retraining(loss_fn: LossFn, batch_fn: Any, config: CompressConfig, rest: Any) -> tuple[Any, Any]:
     @functools.partial(jax.jit, static_argnames=("kind", "steps"))
     def some_steps(
-        carry: RetrainCarry, built: list[Any], arrays: list[Any], data: Any, first: Any, kind: Any, steps: int
+        carry: RetrainCarry, built: Arrays, arrays: Arrays, data: Any, first: Any, kind: Any, steps: int
     ) -> tuple[RetrainCarry, jax.Array]:
         def one(carry: RetrainCarry, number: Any) -> tuple[RetrainCarry, jax.Array]:
-            build = functools.partial(leaves.build, join(arrays), _joined(kind, built))
+            build = functools.partial(leaves.build, join(rest, arrays), join(kind, built))
             return retrain_step(loss_fn, build, config, carry, batch_fn or data, number)
 
         if steps == 1:
@@ -109,7 +135,7 @@ def compiled(loss_fn: LossFn, batch_fn: Callable[..., Any] | None, config: Compr
         return jax.lax.scan(one, carry, first + jnp.arange(steps))
 
     def retrain(
-        carry: RetrainCarry, builders: Any, arrays: list[Any], data: Any, first: int, steps: int
+        carry: RetrainCarry, builders: Any, arrays: Arrays, data: Any, first: int, steps: int
     ) -> tuple[RetrainCarry, Any]:
         built, kind = builders
         if loops_on_device():
@@ -121,19 +147,11 @@ def compiled(loss_fn: LossFn, batch_fn: Callable[..., Any] | None, config: Compr
         return carry, np.concatenate(jax.device_get(losses))
 
     @functools.partial(jax.jit, static_argnames="kind")
-    def final(carry: RetrainCarry, built: list[Any], arrays: list[Any], kind: Any) -> Params:
-        return leaves.build(join(arrays), _joined(kind, built), carry.theta)
+    def final(carry: RetrainCarry, built: Arrays, arrays: Arrays, kind: Any) -> Params:
+        return leaves.build(join(rest, arrays), join(kind, built), carry.theta)
 
-    def finish(carry: RetrainCarry, builders: Any, arrays: list[Any]) -> Params:
+    def finish(carry: RetrainCarry, builders: Any, arrays: Arrays) -> Params:
         built, kind = builders
         return final(carry, built, arrays, kind)
 
-    return Programs(looped_outer if loops_on_device() else stepped_outer, project, builders, retrain, finish)
-
-
-def _joined(rest: tuple[Any, tuple[Any, ...]], arrays: list[Any]) -> Any:
-    """The inverse of `split`."""
-    treedef, numbers = rest
-    return treedef.unflatten(
-        [number if array is None else array for array, number in zip(arrays, numbers, strict=True)]
-    )
+    return retrain, finish

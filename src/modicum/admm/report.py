@@ -50,16 +50,17 @@ class LeafReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole run; `as_dict` is JSON-able, `str` is a table.
+    """A whole run; `as_dict` is JSON-able, `str` is a table: what is kept, bytes, residuals, and where ADMM ended.
 
     Attributes:
         leaves: the constrained leaves.
         free_weights: number of weights without a constraint.
         free_bytes: their size; they stay as they are.
         rho: penalty strength of each outer iteration.
-        admm_losses: loss at each step of the ADMM stage.
+        admm_losses: loss at each step of the ADMM stage (of `gradual`: of its pieces).
         retrain_losses: loss at each step of retraining.
         config: the settings (`CompressConfig.describe`).
+        stopped: outer iterations after which every residual lay below `stop`; `None` where it never did.
     """
 
     leaves: tuple[LeafReport, ...]
@@ -69,6 +70,7 @@ class Report:
     admm_losses: tuple[float, ...]
     retrain_losses: tuple[float, ...]
     config: dict[str, Any]
+    stopped: int | None = None
 
     @property
     def dense_bytes(self) -> int:
@@ -108,7 +110,11 @@ class Report:
         )
         rows.append(("all", "", f"{kept:,}", f"{weights:,}", *sizes, "", f"{self.violation:.1e}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(_aligned, row, widths, range(len(row)))).rstrip() for row in rows)
+        lines = ["  ".join(map(_aligned, row, widths, range(len(row)))).rstrip() for row in rows]
+        if self.rho:
+            why = "" if self.stopped is None else f": every residual lay below {self.config['stop']:g}"
+            lines.append(f"ADMM ended after {len(self.rho)} of {self.config['outer']} outer iterations{why}")
+        return "\n".join(lines)
 
 
 _HEADER = ("leaf", "format", "kept", "of", "dense B", "packed B", "ratio", "|W-Z|/|W|", "violation")

@@ -4,7 +4,9 @@ The dual update stands outside the inner scan instead of behind a branch on a co
 (`vmap` over seeds, rho, rates) does not make every step pay for a projection.
 """
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +16,8 @@ from jaxtyping import Array
 
 from modicum.admm import leaves
 from modicum.admm.config import CompressConfig
-from modicum.admm.leaves import Constraints, constrained_by_path, on_constrained
+from modicum.admm.leaves import Constraints, as_tuple, constrained_by_path, on_constrained
+from modicum.admm.sets import Arrays, Sets, fitted_sets, split
 from modicum.admm.transform import AdmmState, dual_update, init, penalize, pull
 from modicum.core import Params
 
@@ -26,11 +29,19 @@ Batches = Any
 
 
 class AdmmCarry(NamedTuple):
-    """What one outer iteration hands to the next."""
+    """What one outer iteration hands to the next.
+
+    Attributes:
+        params: the weights.
+        optimizer: state of the optimizer.
+        admm: copies, duals and rho.
+        fitted: arrays of the fitted constraints (`sets.split`); they move in the first `refit` iterations.
+    """
 
     params: Params
     optimizer: Any
     admm: AdmmState
+    fitted: Arrays
 
 
 class AdmmInfo(NamedTuple):
@@ -39,8 +50,8 @@ class AdmmInfo(NamedTuple):
     Attributes:
         losses: loss at each inner step.
         rho: penalty strength of these steps.
-        primal: `norm(W - Z) / norm(W)` after the dual update, by path.
-        dual: `norm(Z - Z_old) / norm(Z)`, by path.
+        primal: `norm(W - Z) / norm(W)` after the dual update, by path; of a split constraint the largest.
+        dual: `norm(Z - Z_old) / norm(Z)`, likewise.
     """
 
     losses: Array
@@ -60,15 +71,17 @@ class StagesInfo(NamedTuple):
     """What `stages` shows beside the weights.
 
     Attributes:
-        admm: history of the ADMM stage, a leading axis of outer iterations on each array.
+        admm: history of the ADMM stage, a leading axis of outer iterations on each array; NaN where it had stopped.
+        outer: outer iterations made, fewer than `config.outer` where `config.stop` ended them.
         projected: parameters right after the hard projection.
         retrain_losses: loss at each retraining step.
         violation_projected: violation right after the hard projection, by path.
         violation_retrained: violation at the end, by path; exactly 0.
-        constraints: the fitted constraints that the weights satisfy.
+        constraints: the constraints as last fitted, which the weights satisfy.
     """
 
     admm: AdmmInfo
+    outer: Array
     projected: Params
     retrain_losses: Array
     violation_projected: dict[str, Array]
@@ -102,10 +115,15 @@ def batch_at(batches: Batches, step: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[step % length], batches)
 
 
-def _relative(a: Array, b: Array) -> Array:
-    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    norm = jnp.linalg.norm(a)
-    return jnp.linalg.norm(a - b) / jnp.where(norm > 0, norm, 1)
+def _relative(a: Iterable[Array], b: Iterable[Array]) -> Array:
+    """The largest `norm(a - b) / norm(a)` over pairs."""
+
+    def one(a: Array, b: Array) -> Array:
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+        norm = jnp.linalg.norm(a)
+        return jnp.linalg.norm(a - b) / jnp.where(norm > 0, norm, 1)
+
+    return functools.reduce(jnp.maximum, map(one, a, b))
 
 
 def _step(optimizer: Any, loss_fn: LossFn, params: Params, state: Any, batch: Any, edit: Any) -> Any:
@@ -119,9 +137,16 @@ def _step(optimizer: Any, loss_fn: LossFn, params: Params, state: Any, batch: An
 
 
 def start_admm(params: Params, constraints: Constraints, config: CompressConfig) -> AdmmCarry:
-    """The state before the first outer iteration: `Z = proj(W)`, `U = 0`, a fresh optimizer."""
+    """The state before the first outer iteration: `Z = proj(W)`, `U = 0`, a fresh optimizer.
+
+    Args:
+        params: the parameters.
+        constraints: pytree of fitted constraints or `None`.
+        config: the schedule.
+    """
     optimizer = config.optimizer(config.learning_rate)
-    return AdmmCarry(params, optimizer.init(params), init(params, constraints, config.rho))
+    fitted, _ = split(constraints)
+    return AdmmCarry(params, optimizer.init(params), init(params, constraints, config.rho), fitted)
 
 
 def admm_step(
@@ -139,7 +164,7 @@ def admm_step(
     Returns:
         The state after, and the loss.
     """
-    params, state, admm = carry
+    params, state, admm, _ = carry
     prox = config.form == "prox"
     loss, updates, state = _step(
         config.optimizer(config.learning_rate),
@@ -153,41 +178,84 @@ def admm_step(
         rate = config.learning_rate(admm.step) if callable(config.learning_rate) else config.learning_rate
         updates = pull(updates, admm, params, constraints, rate)
     params = optax.apply_updates(params, updates)
-    return AdmmCarry(params, state, admm._replace(step=admm.step + 1)), loss
+    return carry._replace(params=params, optimizer=state, admm=admm._replace(step=admm.step + 1)), loss
 
 
 def dual_step(
-    constraints: Constraints, config: CompressConfig, carry: AdmmCarry, losses: Array
+    sets: Sets, config: CompressConfig, carry: AdmmCarry, losses: Array, number: Any
 ) -> tuple[AdmmCarry, AdmmInfo]:
-    """The dual update that ends an outer iteration.
+    """The dual update that ends an outer iteration; in the first `config.refit` the constraints are fitted anew.
 
     Args:
-        constraints: pytree of fitted constraints or `None`.
+        sets: the constraints; `carry.fitted` holds the arrays of the fitted ones.
         config: the schedule.
         carry: the state before.
         losses: what the iteration's steps gave, for the record.
+        number: of the outer iteration, from 0; may be traced.
 
     Returns:
         The state after, and what there is to show.
     """
-    params, state, before = carry
+    params, state, before, arrays = carry
+    if config.refit:
+        # the number is the same for all that a vmap batches, so that this stays a branch
+        arrays = jax.lax.cond(
+            number < config.refit, lambda: sets.refit(carry.fitted, params, before.u), lambda: carry.fitted
+        )
+    constraints = sets.fitted(arrays)
     after = dual_update(before, params, constraints, config.growth, config.tolerance)
-    primal = on_constrained(lambda _, w, z: _relative(w, z), constraints, params, after.z)
-    dual = on_constrained(lambda _, z, old: _relative(z, old), constraints, after.z, before.z)
+    primal = on_constrained(lambda _, w, z: _relative(itertools.repeat(w), as_tuple(z)), constraints, params, after.z)
+    dual = on_constrained(lambda _, z, old: _relative(as_tuple(z), as_tuple(old)), constraints, after.z, before.z)
     info = AdmmInfo(
         losses, before.rho, constrained_by_path(constraints, primal), constrained_by_path(constraints, dual)
     )
-    return AdmmCarry(params, state, after), info
+    return AdmmCarry(params, state, after, arrays), info
 
 
 def outer_iteration(
-    loss_fn: LossFn, constraints: Constraints, config: CompressConfig, carry: AdmmCarry, batches: Batches
+    loss_fn: LossFn, sets: Sets, config: CompressConfig, carry: AdmmCarry, batches: Batches, number: Any
 ) -> tuple[AdmmCarry, AdmmInfo]:
-    """`config.inner` optimizer steps pulled towards the sets, then one dual update; arguments as in `admm_step`."""
+    """`config.inner` optimizer steps pulled towards the sets, then one dual update.
+
+    Args:
+        loss_fn: see `admm_step`.
+        sets: see `dual_step`.
+        config: the schedule.
+        carry: the state before.
+        batches: see `batch_at`.
+        number: see `dual_step`.
+    """
+    constraints = sets.fitted(carry.fitted)
     carry, losses = jax.lax.scan(
         lambda carry, _: admm_step(loss_fn, constraints, config, carry, batches), carry, length=config.inner
     )
-    return dual_step(constraints, config, carry, losses)
+    return dual_step(sets, config, carry, losses, number)
+
+
+def _settled(info: AdmmInfo, config: CompressConfig) -> Array:
+    """Whether the residual of every leaf lies below `config.stop`."""
+    return functools.reduce(jnp.maximum, info.primal.values(), jnp.zeros(())) < config.stop
+
+
+def _until_settled(
+    iteration: Callable[[AdmmCarry, Any], tuple[AdmmCarry, AdmmInfo]], config: CompressConfig, start: AdmmCarry
+) -> tuple[AdmmCarry, AdmmInfo, Array]:
+    """The outer iterations, their history, and how many were made before all residuals lay below `config.stop`."""
+    if not config.stop:
+        carry, info = jax.lax.scan(iteration, start, jnp.arange(config.outer))
+        return carry, info, jnp.asarray(config.outer)
+
+    def idle(carry: AdmmCarry, number: Any) -> tuple[AdmmCarry, AdmmInfo]:
+        _, shapes = jax.eval_shape(iteration, carry, number)
+        return carry, jax.tree.map(lambda shape: jnp.full(shape.shape, jnp.nan, shape.dtype), shapes)
+
+    def step(state: tuple[AdmmCarry, Array], number: Any) -> tuple[tuple[AdmmCarry, Array], tuple[AdmmInfo, Array]]:
+        carry, running = state
+        carry, info = jax.lax.cond(running, iteration, idle, carry, number)
+        return (carry, running & ~_settled(info, config)), (info, running)
+
+    (carry, _), (info, running) = jax.lax.scan(step, (start, jnp.asarray(True)), jnp.arange(config.outer))
+    return carry, info, jnp.sum(running)
 
 
 def start_retraining(theta: Params, config: CompressConfig) -> RetrainCarry:
@@ -232,8 +300,14 @@ def stages(
 ) -> Callable[[Params, Batches], tuple[Params, StagesInfo]]:
     """ADMM, hard projection and retraining inside the sets as one pure function.
 
-    Level scales and other numbers that a constraint reads off the weights are fitted to the given weights and stay:
-    refitted on the way, Z would chase itself.
+    Level scales, pattern libraries and other numbers that a constraint reads off the weights are fitted to the given
+    weights, once more at each of the first `config.refit` dual updates, and stay from there on: refitted throughout,
+    Z would chase itself. So with `refit` one program extracts libraries, selects patterns and connectivity, and
+    trains the weights, all at a time; under `vmap` each seed has its own.
+
+    Once the residuals lie below `config.stop` the remaining outer iterations leave everything as it is. Retraining
+    makes `config.retrain` steps all the same (`compress` gives it the steps saved). Under `vmap` the branch becomes
+    a select: the work is done, and its outcome dropped.
 
     It jits (with `static_argnums=1` where `batches` is a function), and vmaps over parameters (seeds), over
     `config.rho` and over numbers inside constraints (rates)::
@@ -251,22 +325,23 @@ def stages(
     """
 
     def run(params: Params, batches: Batches) -> tuple[Params, StagesInfo]:
-        fitted = leaves.fit(leaves.resolve(constraints, params), params)
+        sets, arrays = fitted_sets(leaves.resolve(constraints, params), params)
 
-        def outer(carry: AdmmCarry, _: None) -> tuple[AdmmCarry, AdmmInfo]:
-            return outer_iteration(loss_fn, fitted, config, carry, batches)
+        def iteration(carry: AdmmCarry, number: Any) -> tuple[AdmmCarry, AdmmInfo]:
+            return outer_iteration(loss_fn, sets, config, carry, batches, number)
 
-        carry, admm_info = jax.lax.scan(outer, start_admm(params, fitted, config), length=config.outer)
+        start = start_admm(params, sets.fitted(arrays), config)
+        carry, admm_info, made = _until_settled(iteration, config, start)
+        fitted = sets.fitted(carry.fitted)
         projected = leaves.project(fitted, carry.params)
         theta, build = leaves.chart(fitted, projected)
-        start = start_retraining(theta, config)
         retrained, losses = jax.lax.scan(
             lambda carry, number: retrain_step(loss_fn, build, config, carry, batches, number),
-            start,
+            start_retraining(theta, config),
             jnp.arange(config.retrain),
         )
         params = build(retrained.theta)
         certificates = leaves.violations(fitted, projected), leaves.violations(fitted, params)
-        return params, StagesInfo(admm_info, projected, losses, *certificates, fitted)
+        return params, StagesInfo(admm_info, made, projected, losses, *certificates, fitted)
 
     return run

@@ -8,15 +8,20 @@ Minimize `f(W)` with every `W_l` in a set `S_l`. Split `W = Z` and keep a scaled
 - U: `U <- U + W - Z`;
 - rho: `rho <- growth rho`, `U <- U / growth`, so that the unscaled dual `rho U` stays.
 
+A constraint with a tuple `parts`, an intersection of `n` sets without a projection of its own, holds in consensus:
+each part has its own `Z_i` and `U_i`, `W <- (W+ + t sum_i (Z_i - U_i)) / (1 + n t)`, and the penalty is
+`rho/2 sum_i norm(W - Z_i + U_i)^2`. PatDNN's two splits, patterns and connectivity, are the case of two parts.
+
 The penalty form is the literature's. An adaptive optimizer rescales its penalty by `1 / sqrt(v)`, so that rho means
 another thing in each layer. The prox form is the exact minimizer of `norm(W - W+)^2 / 2 + t/2 norm(W - Z + U)^2`,
 where `W+` is the optimizer's step: stable for every rho.
 
-Reference: Boyd et al., "Distributed Optimization and Statistical Learning via ADMM" (2011), sections 3.1.1, 3.4.1 and
-9.1; Zhang et al., "A Systematic DNN Weight Pruning Framework using ADMM" (ECCV 2018). Differences: the prox form, and
-the rescaled dual (the first-party code grows rho and leaves U as it is).
+Reference: Boyd et al., "Distributed Optimization and Statistical Learning via ADMM" (2011), sections 3.1.1, 3.4.1,
+7.1 and 9.1; Zhang et al., "A Systematic DNN Weight Pruning Framework using ADMM" (ECCV 2018). Differences: the
+prox form, and the rescaled dual (the first-party code grows rho and leaves U as it is).
 """
 
+import functools
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -25,7 +30,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from modicum.admm.leaves import Constraints, constrained_by_path, on_constrained, on_constrained_or_keep, resolve
+from modicum.admm.leaves import (
+    Constraints,
+    as_tuple,
+    constrained_by_path,
+    on_constrained,
+    on_constrained_or_keep,
+    per_part,
+    resolve,
+)
 from modicum.core import Params, check
 
 FORMS = ("prox", "penalty")
@@ -38,7 +51,7 @@ class AdmmState(NamedTuple):
     """What the next step needs.
 
     Attributes:
-        z: projected copies, float32 at constrained leaves, `None` elsewhere.
+        z: projected copies, float32 at constrained leaves (a tuple where the constraint is split), `None` elsewhere.
         u: scaled duals, likewise.
         rho: penalty strength.
         step: optimizer steps taken.
@@ -65,13 +78,17 @@ def init(params: Params, constraints: Constraints, rho: Any) -> AdmmState:
     Returns:
         The state, with memory for constrained leaves only.
     """
-    z = on_constrained(lambda constraint, w: constraint.project(_float32(w)), constraints, params)
+
+    def projected(constraint: Any, w: Array) -> Any:
+        return per_part(lambda part: part.project(_float32(w)), constraint)
+
+    z = on_constrained(projected, constraints, params)
     u = jax.tree.map(jnp.zeros_like, z)
     return AdmmState(z, u, jnp.asarray(rho, jnp.float32), jnp.zeros((), jnp.int32))
 
 
 def pull(updates: Params, state: AdmmState, params: Params, constraints: Constraints, learning_rate: Any) -> Params:
-    """The prox form's share of one step: `W <- (W+ + t (Z - U)) / (1 + t)` with `W+ = W + updates`.
+    """The prox form's share of one step: `W <- (W+ + t sum_i (Z_i - U_i)) / (1 + n t)` with `W+ = W + updates`.
 
     Args:
         updates: what the optimizer would add to the parameters.
@@ -85,15 +102,16 @@ def pull(updates: Params, state: AdmmState, params: Params, constraints: Constra
     """
     t = jnp.asarray(learning_rate, jnp.float32) * state.rho
 
-    def pulled(_: Any, update: Array, w: Array, z: Array, u: Array) -> Array:
+    def pulled(_: Any, update: Array, w: Array, z: Any, u: Any) -> Array:
         moved = _float32(w) + _float32(update)
-        return (moved + t / (1 + t) * (z - u - moved) - _float32(w)).astype(update.dtype)
+        gaps = [z - u - moved for z, u in zip(as_tuple(z), as_tuple(u), strict=True)]
+        return (moved + t / (1 + len(gaps) * t) * sum(gaps[1:], gaps[0]) - _float32(w)).astype(update.dtype)
 
     return on_constrained_or_keep(pulled, constraints, updates, params, state.z, state.u)
 
 
 def penalize(gradients: Params, state: AdmmState, params: Params, constraints: Constraints) -> Params:
-    """The penalty form's share of one step: gradients plus `rho (W - Z + U)`.
+    """The penalty form's share of one step: gradients plus `rho sum_i (W - Z_i + U_i)`.
 
     Args:
         gradients: gradients of the loss.
@@ -105,17 +123,24 @@ def penalize(gradients: Params, state: AdmmState, params: Params, constraints: C
         Gradients of `f + rho/2 |W - Z + U|^2`; those of free leaves are returned as they came.
     """
 
-    def penalized(_: Any, gradient: Array, w: Array, z: Array, u: Array) -> Array:
-        return (_float32(gradient) + state.rho * (_float32(w) - z + u)).astype(gradient.dtype)
+    def penalized(_: Any, gradient: Array, w: Array, z: Any, u: Any) -> Array:
+        gaps = [_float32(w) - z + u for z, u in zip(as_tuple(z), as_tuple(u), strict=True)]
+        return (_float32(gradient) + state.rho * sum(gaps[1:], gaps[0])).astype(gradient.dtype)
 
     return on_constrained_or_keep(penalized, constraints, gradients, params, state.z, state.u)
 
 
 def residual(state: AdmmState, params: Params, constraints: Constraints) -> Float[Array, ""]:
-    """Relative primal residual `|W - Z| / |W|` over all constrained leaves together; 0 where all weights are 0."""
-    squares = on_constrained(
-        lambda _, w, z: (jnp.sum((_float32(w) - z) ** 2), jnp.sum(_float32(w) ** 2)), constraints, params, state.z
-    )
+    """Relative primal residual `|W - Z| / |W|` over all constrained leaves together; 0 where all weights are 0.
+
+    Of a split constraint the part that lies furthest away counts.
+    """
+
+    def square(_: Any, w: Array, z: Any) -> tuple[Array, Array]:
+        far = [jnp.sum((_float32(w) - each) ** 2) for each in as_tuple(z)]
+        return functools.reduce(jnp.maximum, far), jnp.sum(_float32(w) ** 2)
+
+    squares = on_constrained(square, constraints, params, state.z)
     pairs = constrained_by_path(constraints, squares).values()
     distance = jnp.sqrt(sum((pair[0] for pair in pairs), jnp.zeros(())))
     norm = jnp.sqrt(sum((pair[1] for pair in pairs), jnp.zeros(())))
@@ -127,6 +152,8 @@ def dual_update(
 ) -> AdmmState:
     """The outer step: `Z = proj(W + U)`, `U <- U + W - Z`, `rho <- growth rho`, `U <- U rho_old / rho_new`.
 
+    Each part of a split constraint makes it on its own.
+
     Args:
         state: the ADMM state.
         params: the parameters `W`.
@@ -137,8 +164,15 @@ def dual_update(
     Returns:
         The state after the update; `step` is untouched.
     """
-    target = on_constrained(lambda _, w, u: _float32(w) + u, constraints, params, state.u)
-    z = on_constrained(lambda constraint, v: constraint.project(v), constraints, target)
+
+    def moved(constraint: Any, w: Array, u: Any) -> Any:
+        return per_part(lambda _, u: _float32(w) + u, constraint, u)
+
+    def projected(constraint: Any, target: Any) -> Any:
+        return per_part(lambda part, v: part.project(v), constraint, target)
+
+    target = on_constrained(moved, constraints, params, state.u)
+    z = on_constrained(projected, constraints, target)
     settled = residual(state._replace(z=z), params, constraints) < tolerance
     rho = jnp.where(settled, state.rho, jnp.minimum(state.rho * growth, _MAX_RHO))
     # rho = 0, the control arm of a sweep, has no dual to keep

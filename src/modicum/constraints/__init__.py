@@ -4,27 +4,46 @@ Every member has `project`, `violation`, `gain`, `fit`, `chart`, `encode` and `d
 `vmap`, and takes dense `(in, out)` or HWIO weights. `nest` intersects them exactly.
 """
 
+from modicum.constraints.blocks import BlockColumnRow
 from modicum.constraints.chart import Box
 from modicum.constraints.grid import best_scale
 from modicum.constraints.levels import Levels
 from modicum.constraints.nest import Nest, by_path, nest
-from modicum.constraints.patterns import MEST_8, PCONV_4, Library, Patterns, natural_library
+from modicum.constraints.patterns import (
+    MEST_8,
+    PCONV_4,
+    Library,
+    NaturalPatterns,
+    Patterns,
+    natural_library,
+    pattern_space,
+)
 from modicum.constraints.polarize import Polarized
-from modicum.constraints.sparse import Kernels, TopK
+from modicum.constraints.sparse import Channels, Kernels, NofM, TopK
+from modicum.constraints.split import Split, split
+from modicum.constraints.unify import Unified
 
 __all__ = [
     "MEST_8",
     "PCONV_4",
+    "BlockColumnRow",
     "Box",
+    "Channels",
     "Kernels",
     "Levels",
     "Library",
+    "NaturalPatterns",
     "Nest",
+    "NofM",
     "Patterns",
     "Polarized",
+    "Split",
     "TopK",
+    "Unified",
     "best_scale",
     "by_path",
     "natural_library",
     "nest",
+    "pattern_space",
+    "split",
 ]

@@ -7,19 +7,24 @@ kernel is `x[o, i, y * kw + x]`; a dense kernel `(in, out)` has `e = 1`.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 Traceable = Any
 """A number that may be traced: a Python number, or a scalar array."""
 
-View = Literal["elements", "rows", "kernels"]
-"""How a set sees a weight: one column of elements; columns of rows; columns of kernels."""
+View = Literal["elements", "rows", "kernels"] | tuple[int, int]
+"""How a set sees a weight: one column of elements; columns of rows; columns of kernels; or, given as `(axis, m)`, a
+column for every `m` consecutive entries along an axis, the last one filled up with zeros."""
+
+_SHORT = 32
+"""Longest axis whose ranks are counted pair by pair."""
 
 TINY = 1e-36
 """Least energy of a non-zero number. Squares underflow below 1e-19 of the largest weight; with a floor, losing a
@@ -49,18 +54,27 @@ def known_integer(value: Traceable) -> int | None:
 
 
 def view_shape(shape: tuple[int, ...], view: View) -> tuple[int, int, int]:
-    """`(o, i, e)` of a weight of that shape: HWIO or `(in, out)`, or any shape seen as elements."""
+    """`(o, i, e)` of a weight of that shape: HWIO or `(in, out)`; any shape for elements and groups along an axis."""
     if view == "elements":
         return 1, math.prod(shape), 1
+    if isinstance(view, tuple):
+        length = shape[view[0]]
+        m = min(view[1], length)
+        return math.prod(shape) // length * -(-length // m), m, 1
     *window, inputs, outputs = shape
     taps = math.prod(window)
     return (outputs, inputs * taps, 1) if view == "rows" else (outputs, inputs, taps)
 
 
 def as_view(w: Array, view: View) -> Array:
-    """The weight as `(o, i, e)`; moves numbers only."""
+    """The weight as `(o, i, e)`; moves numbers only, and fills up groups with zeros."""
     if view == "elements":
         return w.reshape(1, -1, 1)
+    if isinstance(view, tuple):
+        shape = view_shape(w.shape, view)
+        lines = jnp.moveaxis(w, view[0], -1)
+        pad = -lines.shape[-1] % shape[1]
+        return jnp.pad(lines, [(0, 0)] * (w.ndim - 1) + [(0, pad)]).reshape(shape)
     columns = jnp.transpose(w, (w.ndim - 1, w.ndim - 2, *range(w.ndim - 2)))
     return columns.reshape(view_shape(w.shape, view))
 
@@ -69,6 +83,10 @@ def from_view(x: Array, shape: tuple[int, ...], view: View) -> Array:
     """Inverse of `as_view`."""
     if view == "elements":
         return x.reshape(shape)
+    if isinstance(view, tuple):
+        axis = view[0] % len(shape)
+        lines = x.reshape(*shape[:axis], *shape[axis + 1 :], -1)[..., : shape[axis]]
+        return jnp.moveaxis(lines, -1, axis)
     *window, inputs, outputs = shape
     columns = x.reshape(outputs, inputs, *window)
     return jnp.transpose(columns, (*range(2, columns.ndim), 1, 0))
@@ -77,15 +95,58 @@ def from_view(x: Array, shape: tuple[int, ...], view: View) -> Array:
 def rank_mask(score: Float[Array, " *batch n"], k: Traceable) -> Bool[Array, " *batch n"]:
     """Marks the `k` largest entries along the last axis; ties go to the lower index.
 
-    A stable double argsort gives every entry its own rank, so that exactly `min(k, n)` are marked where a
-    threshold would mark more or fewer, and so that `k` may be traced.
+    Exactly `min(k, n)` are marked, where a threshold alone would mark more or fewer; `k` may be traced. Nothing is
+    sorted: a short axis is compared with itself, in a longer one the k-th largest number is found by halving (see
+    `_halved`), which on a CPU takes a fraction of the time of two argsorts.
 
     Example:
         >>> rank_mask(jnp.ones(4), 2).tolist()
         [True, True, False, False]
     """
-    order = jnp.argsort(-score, axis=-1, stable=True)
-    return jnp.argsort(order, axis=-1, stable=True) < k
+    score = lax.stop_gradient(score).astype(jnp.float32)
+    size = score.shape[-1]
+    if size > _SHORT:
+        return _halved(_ordered_bits(score), k)
+    mine, other = score[..., :, None], score[..., None, :]
+    earlier = jnp.tri(size, k=-1, dtype=bool).reshape(*(1,) * (score.ndim - 1), size, size)
+    before = (other > mine) | ((other == mine) & earlier)
+    return jnp.sum(before, axis=-1, dtype=jnp.int32) < k
+
+
+def _halved(value: Int[Array, " *batch n"], k: Traceable) -> Bool[Array, " *batch n"]:
+    """Marks the `k` largest whole numbers: the k-th by halving their range, ties at it by halving the axis."""
+    size = value.shape[-1]
+
+    def count(marked: Array) -> Array:
+        return jnp.sum(marked, axis=-1, keepdims=True, dtype=jnp.int32)
+
+    def halve(total: Callable[[Array], Array], low: Array, high: Array) -> Array:
+        """The largest `t` from `low` to `high` with `total(t) >= k`; any with `total(t) == k` will do."""
+
+        def step(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = bounds
+            middle = (low >> 1) + (high >> 1) + ((low | high) & 1)  # of the mean the ceiling, without overflow
+            found = total(middle)
+            low, high = jnp.where(found >= k, middle, low), jnp.where(found > k, high, middle - (found < k))
+            return low, jnp.where(found == k, low, high)
+
+        return lax.while_loop(lambda bounds: jnp.any(bounds[0] < bounds[1]), step, (low, high))[0]
+
+    least, most = value.min(axis=-1, keepdims=True), value.max(axis=-1, keepdims=True)
+    threshold = halve(lambda t: count(value >= t), least, most)
+    above, tied = value > threshold, value == threshold
+    place = lax.broadcasted_iota(jnp.int32, value.shape, value.ndim - 1)
+    # of the tied ones all from the front up to `last`
+    first = jnp.zeros_like(threshold)
+    end = jnp.where(count(above) + count(tied) > k, size, 0)
+    skipped = halve(lambda t: count(above) + count(tied & (place < size - t)), first, end)
+    return above | (tied & (place < size - skipped))
+
+
+def _ordered_bits(x: Float[Array, " *shape"]) -> Int[Array, " *shape"]:
+    """float32 numbers as int32 ones in the same order; both zeros are one."""
+    bits = lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.int32)
+    return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
 
 def unit(x: Array) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from modicum.constraints.base import Traceable, as_view, from_view, in_dtype, view_shape
-from modicum.constraints.grid import dequantize, quantize, top_level
+from modicum.constraints.grid import Grid
 from modicum.constraints.plan import Plan
 from modicum.constraints.tree import element_signs, place, solve, support
 
@@ -55,23 +55,23 @@ class Box:
         low: lower bounds, in the weight's shape; 0 off the support and where a fragment is positive.
         high: upper bounds; 0 off the support and where a fragment is negative.
         scale: spacing of the grid; None for none.
-        bits: width of a level; None for no grid.
+        grid: which multiples of the scale are levels; None for no grid.
         dtype: dtype of the weight.
     """
 
     low: Any
     high: Any
     scale: Any = None
-    bits: int | None = field(default=None, metadata={"static": True})
+    grid: Grid | None = field(default=None, metadata={"static": True})
     dtype: str = field(default="float32", metadata={"static": True})
 
     def __call__(self, theta: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """The member of the set that `theta` stands for, by clamping and rounding; see `settle` for its gradient."""
         value = jnp.clip(theta, self.low, self.high)
-        if self.bits is None:
+        if self.grid is None:
             value = in_dtype(jnp.where(value == 0, 0.0, value), self.dtype)
         else:
-            value = dequantize(quantize(value, self.scale, self.bits), self.scale, self.dtype)
+            value = self.grid.round(value, self.scale, self.dtype)
         value = jax.lax.stop_gradient(value)
         return settle(theta, value, self.low, self.high).astype(self.dtype)
 
@@ -82,8 +82,8 @@ def chart(plan: Plan, w: Array) -> tuple[Array, Box]:
     x = as_view(w, plan.view).astype(jnp.float32)
     choice = solve(plan, x, w.dtype)
     limit: Traceable = jnp.inf
-    if plan.bits is not None:
-        limit = jnp.asarray(plan.scale, jnp.float32) * top_level(plan.bits)
+    if plan.grid is not None:
+        limit = jnp.asarray(plan.scale, jnp.float32) * plan.grid.top
     shape = view_shape(w.shape, plan.view)
     free = support(plan, choice, shape)
     negative = element_signs(plan, choice, shape)
@@ -92,5 +92,5 @@ def chart(plan: Plan, w: Array) -> tuple[Array, Box]:
         from_view(jnp.where(mask, bound, 0.0), w.shape, plan.view)
         for mask, bound in ((may_fall, -limit), (may_rise, limit))
     )
-    box = Box(low=low, high=high, scale=plan.scale, bits=plan.bits, dtype=str(w.dtype))
+    box = Box(low=low, high=high, scale=plan.scale, grid=plan.grid, dtype=str(w.dtype))
     return from_view(place(plan, x, choice, w.dtype), w.shape, plan.view), box

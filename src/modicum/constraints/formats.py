@@ -2,28 +2,30 @@
 
 | part | array | holds |
 |---|---|---|
-| payload | `values` | kept weights: raw floats; floats without sign bit (`polarized`); levels of `bits` bits, sign first; magnitudes of `bits - 1` bits (`polarized+levels`) |
+| payload | `values` | kept weights: raw floats; floats without sign bit (`polarized`); levels, a sign and a code of `ceil(log2 l)` bits for `l` magnitudes; codes alone (`polarized+levels`) |
 | payload | `signs` | one bit per fragment (of kept kernels only, where fragments lie inside kernels) |
-| index | `kept` | kept kernels of each filter, or elements of the weight: a list of places or a bitmap, whichever is smaller |
+| index | `filters` | kept filters: a list of places or a bitmap, whichever is smaller; all else is about these alone |
+| index | `kept` | kept kernels of each filter, elements of the weight, input channels, or elements of each group: likewise |
 | index | `patterns` | pattern of each kept kernel (once per group of filters), `ceil(log2 p)` bits each |
 | metadata | `library` | one bit per position of each pattern |
 | metadata | `scale` | one float32 |
 
-A pattern with fewer positions than the largest leaves its last values unused.
+A pattern with fewer positions than the largest leaves its last values unused, and so does a last group (`nofm`) of
+fewer entries than it may keep.
 """  # noqa: E501
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from modicum.constraints import packing
 from modicum.constraints.base import View, as_view, from_view, view_shape
-from modicum.constraints.grid import dequantize, quantize
-from modicum.constraints.plan import Plan, fragment_rows, pattern_table
+from modicum.constraints.grid import Grid, dequantize
+from modicum.constraints.payload import pack_values, unpack_values
+from modicum.constraints.plan import Plan, fragment_rows, pattern_positions, pattern_table
 from modicum.constraints.tree import Choice, element_signs, place, solve
 from modicum.core import Packed
 
@@ -32,6 +34,8 @@ class _Layout(NamedTuple):
     """What `decode` must know besides the arrays."""
 
     view: View
+    filters: int
+    """Filters kept, 0 where all are."""
     k: int | None
     balanced: bool
     group: int
@@ -41,8 +45,7 @@ class _Layout(NamedTuple):
     """Values stored per kept kernel."""
     pattern_group: int
     fragment: int
-    bits: int
-    """Bits of a level, 0 for floats."""
+    grid: Grid | None
 
 
 class _Units(NamedTuple):
@@ -57,19 +60,20 @@ class _Units(NamedTuple):
     patterns: int
 
 
-def _layout(plan: Plan, taps: int) -> _Layout:
-    if plan.k is not None and plan.most is None:
+def _layout(plan: Plan, outputs: int, kernels: int, taps: int) -> _Layout:
+    if (plan.k is not None and plan.most is None) or (plan.filters is not None and plan.most_filters is None):
         raise ValueError("k must be a concrete number to encode, because it sizes the packed arrays, got a traced one")
     return _Layout(
         view=plan.view,
-        k=plan.most,
+        filters=plan.most_filters or 0,
+        k=plan.most if plan.along is None else min(plan.most or 0, kernels),
         balanced=plan.balanced,
-        group=plan.group,
-        patterns=0 if plan.library is None else len(plan.library),
-        width=taps if plan.library is None else max(map(len, plan.library)),
+        group=plan.group or outputs,
+        patterns=plan.patterns,
+        width=plan.width(taps),
         pattern_group=plan.pattern_group,
         fragment=plan.fragment or 0,
-        bits=plan.bits or 0,
+        grid=plan.grid,
     )
 
 
@@ -109,77 +113,44 @@ def _kept_kernels(layout: _Layout, kept: Array | None, outputs: int, kernels: in
     return every.reshape(-1), every[:: layout.pattern_group].reshape(-1)
 
 
-def _pack_values(layout: _Layout, numbers: Array, dtype: Any) -> Array:
-    """Kept numbers (levels, or floats of `dtype`) as the payload."""
-    if layout.bits:
-        magnitude = jnp.abs(numbers).astype(jnp.uint32)
-        if layout.fragment:
-            return packing.pack_bits(magnitude, layout.bits - 1)
-        sign = (numbers < 0).astype(jnp.uint32)
-        return packing.pack_bits(magnitude | (sign << (layout.bits - 1)), layout.bits)
-    if not layout.fragment:
-        return numbers.astype(dtype).reshape(-1)
-    width = _float_bits(dtype)
-    words = jax.lax.bitcast_convert_type(jnp.abs(numbers).astype(_stored(dtype)), f"uint{width}")
-    return packing.pack_bits(words, width - 1)
-
-
-def _unpack_values(layout: _Layout, packed: Array, count: int, dtype: Any) -> Array:
-    """Inverse of `_pack_values`, as float32 (unsigned where signs are stored per fragment)."""
-    if layout.bits and layout.fragment:
-        return packing.unpack_bits(packed, layout.bits - 1, count).astype(jnp.float32)
-    if layout.bits:
-        words = packing.unpack_bits(packed, layout.bits, count)
-        magnitude = (words & (2 ** (layout.bits - 1) - 1)).astype(jnp.float32)
-        return jnp.where(words >> (layout.bits - 1) == 1, -magnitude, magnitude)
-    if not layout.fragment:
-        return packed.astype(jnp.float32)
-    width = _float_bits(dtype)
-    words = packing.unpack_bits(packed, width - 1, count).astype(f"uint{width}")
-    return jax.lax.bitcast_convert_type(words, _stored(dtype)).astype(jnp.float32)
-
-
-def _stored(dtype: Any) -> Any:
-    return jnp.float32 if jnp.finfo(dtype).bits > 32 else dtype
-
-
-def _float_bits(dtype: Any) -> int:
-    return jnp.finfo(_stored(dtype)).bits
-
-
 @functools.partial(jax.jit, inline=True)
 def encode(plan: Plan, w: Array) -> Packed:
     """The packed form of the nearest point of the set.
 
     Raises:
-        ValueError: if `k` is traced.
+        ValueError: if a count is traced.
     """
     x = as_view(w, plan.view).astype(jnp.float32)
     outputs, kernels, taps = x.shape
-    layout = _layout(plan, taps)
+    layout = _layout(plan, outputs, kernels, taps)
     choice = solve(plan, x, w.dtype)
     numbers = place(plan, x, choice, w.dtype)
-    if layout.bits:
-        numbers = quantize(numbers, plan.scale, layout.bits)
+    if plan.grid is not None:
+        numbers = plan.grid.quantize(numbers, plan.scale)
+    payload, index, metadata = {}, {}, {}
+    if choice.filters is not None:
+        index["filters"] = packing.pack_places(choice.filters[None], layout.filters)
+        places = packing.kept_places(choice.filters[None], layout.filters)[0]
+        numbers, choice = jax.tree.map(lambda each: each[places], (numbers, choice))
+        outputs = layout.filters
     units, sharing = _kept_kernels(layout, choice.kept, outputs, kernels)
     kept = numbers.reshape(-1, taps)[units]
-    payload, index, metadata = {}, {}, {}
     if choice.kept is not None:
         rows, places, k = _places(layout, outputs, kernels)
         mask = choice.kept[:: layout.group] if layout.balanced else choice.kept
         index["kept"] = packing.pack_places(mask.reshape(rows, places), k)
     if choice.pattern is not None:
         ids = choice.pattern.reshape(-1)
-        kept = jnp.take_along_axis(kept, jnp.asarray(_positions(plan, taps))[ids[units]], axis=1, mode="clip")
+        kept = jnp.take_along_axis(kept, pattern_positions(plan, taps)[ids[units]], axis=1, mode="clip")
         if layout.patterns > 1:
             index["patterns"] = packing.pack_bits(ids[sharing], packing.bit_width(layout.patterns))
-        metadata["library"] = packing.pack_bits(jnp.asarray(pattern_table(plan, taps)), 1)
-    payload["values"] = _pack_values(layout, kept, w.dtype)
+        metadata["library"] = packing.pack_bits(pattern_table(plan, taps), 1)
+    payload["values"] = pack_values(plan.grid, layout.fragment > 0, kept, w.dtype)
     if choice.negative is not None:
         _, span = fragment_rows(plan, kernels, taps)
         signs = choice.negative if span else choice.negative.reshape(outputs * kernels, -1)[units]
         payload["signs"] = packing.pack_bits(signs, 1)
-    if layout.bits:
+    if plan.grid is not None:
         metadata["scale"] = jnp.asarray(plan.scale, jnp.float32)
     return Packed(
         payload=payload,
@@ -192,14 +163,6 @@ def encode(plan: Plan, w: Array) -> Packed:
     )
 
 
-def _positions(plan: Plan, taps: int) -> np.ndarray:
-    """Kept positions of each pattern, `(p, width)`; short patterns repeat their last one."""
-    table = pattern_table(plan, taps)
-    width = int(table.sum(axis=1).max())
-    rows = [np.flatnonzero(row) for row in table]
-    return np.array([np.pad(row, (0, width - row.size), mode="edge") for row in rows], np.int32)
-
-
 @functools.partial(jax.jit, inline=True)
 def decode(packed: Packed) -> Array:
     """The weight that was encoded, bit for bit.
@@ -208,13 +171,15 @@ def decode(packed: Packed) -> Array:
     compiled into a module that stores its weights packed.
     """
     layout = _Layout(**dict(packed.static))
-    shape = view_shape(packed.shape, layout.view)
-    outputs, kernels, taps = shape
+    every, kernels, taps = view_shape(packed.shape, layout.view)
+    outputs = layout.filters or every
+    shape = (outputs, kernels, taps)
     kept, slot = None, None
     if layout.k is not None:
         kept, slot = packing.unpack_places(packed.index["kept"], *_places(layout, outputs, kernels))
     units = _units(layout, kept, slot, outputs, kernels)
-    values = _unpack_values(layout, packed.payload["values"], units.count * layout.width, packed.dtype)
+    count = units.count * layout.width
+    values = unpack_values(layout.grid, layout.fragment > 0, packed.payload["values"], count, packed.dtype)
     mask = None if units.kept is None else jnp.broadcast_to(units.kept[..., None], shape)
     if layout.patterns:
         on, rank = _ranks(packed, layout, units, taps)
@@ -227,9 +192,13 @@ def decode(packed: Packed) -> Array:
     if layout.fragment:
         values = jnp.where(_signs(packed, layout, units, shape), -values, values)
     mask = values != 0 if mask is None else mask & (values != 0)
-    if layout.bits:
+    if layout.grid is not None:
         values = dequantize(values, packed.metadata["scale"], packed.dtype)
-    return from_view(jnp.where(mask, values, 0.0), packed.shape, layout.view).astype(packed.dtype)
+    weights = jnp.where(mask, values, 0.0)
+    if layout.filters:
+        present, slot = packing.unpack_places(packed.index["filters"], 1, every, layout.filters)
+        weights = jnp.where(present[0][:, None, None], weights[slot[0]], 0.0)
+    return from_view(weights, packed.shape, layout.view).astype(packed.dtype)
 
 
 def _ranks(packed: Packed, layout: _Layout, units: _Units, taps: int) -> tuple[Array, Array]:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from modicum.constraints import base, chart, formats, tree
-from modicum.constraints.grid import best_scale
+from modicum.constraints.grid import search_scale
+from modicum.constraints.natural import center, natural_table
 from modicum.constraints.plan import Plan
 from modicum.constraints.plan import check as check_plan
 from modicum.core import Packed, check
@@ -30,13 +31,13 @@ class Member:
     def plan(self) -> Plan:
         """The set as numbers."""
         part = self.part()
-        return Plan(**part, most=base.known_integer(part.get("k")))
+        most, filters = (base.known_integer(part.get(name)) for name in ("k", "filters"))
+        return Plan(**part, most=most, most_filters=filters)
 
     @property
     def exact(self) -> bool:
-        """Whether `project` is the nearest point; not where a scale is still to be searched."""
-        plan = self.plan
-        return plan.bits is None or plan.scale is not None
+        """Whether `project` is the nearest point; not where a scale or a library is still to be read off."""
+        return not self.plan.unread
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Whether weights of that shape can lie in the set.
@@ -47,7 +48,7 @@ class Member:
         check_plan(self.plan, tuple(shape))
 
     def fit(self, w: Float[Array, " ..."]) -> "Member":
-        """The same set with what it reads off the weights frozen: only levels without a scale do."""
+        """The same set with what it reads off the weights frozen: a scale, a library."""
         self.check(w.shape)
         return self
 
@@ -56,7 +57,30 @@ class Member:
         if base.is_concrete(w):
             check.finite(w=w.astype(jnp.float32))
         plan = self.plan
-        return plan if self.exact else _fitted(plan, w)
+        return _fitted(plan, w) if plan.unread else plan
+
+    def relaxed(self, shape: tuple[int, ...], share: base.Traceable) -> Any:
+        """The same set with larger counts: `k + round((n - k) share)` of the `n` there are; for gradual pruning.
+
+        Args:
+            shape: shape of the weight.
+            share: from 0 (this set) to 1 (all are kept); may be traced.
+
+        Returns:
+            A set whose counts are int32 arrays; this one where it counts nothing.
+
+        Raises:
+            ValueError: if the shape does not fit, or `share` lies outside its range.
+        """
+        self.check(shape)
+        known = base.concrete_number("share", share)
+        if known is not None:
+            check.between(0, 1, share=known)
+        return self._relaxed(tuple(shape), share)
+
+    def _relaxed(self, shape: tuple[int, ...], share: base.Traceable) -> Any:
+        del shape, share
+        return self
 
     def project(self, w: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """The nearest point of the set, `argmin_p ||w - p||`; float32 inside, ties to the lower index.
@@ -108,17 +132,22 @@ class Member:
 
 @functools.partial(jax.jit, inline=True)
 def _fitted(plan: Plan, w: Array) -> Plan:
-    """The plan with its scale searched.
+    """The plan with its library extracted and its scale searched.
 
     Under other constraints the scale is that of the weights they keep: fitted once to the projection without
     levels, and once more to the weights on the support chosen with that scale; the closer one wins.
     """
-    assert plan.bits is not None
-    free = replace(plan, bits=None)
+    if plan.natural is not None and plan.table is None:
+        k, size = plan.natural
+        kernels = base.as_view(w, "kernels").astype(jnp.float32)
+        plan = replace(plan, table=natural_table(kernels, k, size, center(*w.shape[:2])))
+    if plan.grid is None or plan.scale is not None:
+        return plan
+    free = replace(plan, grid=None)
     if not free.layout:
-        return replace(plan, scale=best_scale(w, plan.bits))
-    first = best_scale(tree.project(free, w), plan.bits)
+        return replace(plan, scale=search_scale(w, plan.grid))
+    first = search_scale(tree.project(free, w), plan.grid)
     support = tree.project(replace(plan, scale=first), w) != 0
-    second = best_scale(jnp.where(support, w, jnp.zeros_like(w)), plan.bits)
+    second = search_scale(jnp.where(support, w, jnp.zeros_like(w)), plan.grid)
     far = [base.relative_distance(w, tree.project(replace(plan, scale=scale), w)) for scale in (first, second)]
     return replace(plan, scale=jnp.where(far[1] < far[0], second, first))

@@ -8,14 +8,16 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
+from modicum.constraints.base import Traceable
+from modicum.constraints.direct import Direct
 from modicum.constraints.levels import Levels
 from modicum.constraints.member import Member
-from modicum.constraints.patterns import Patterns
+from modicum.constraints.patterns import NaturalPatterns, Patterns
 from modicum.constraints.polarize import Polarized
-from modicum.constraints.sparse import Kernels, TopK
+from modicum.constraints.sparse import Channels, Kernels, NofM, TopK
 from modicum.core import Constraint, Params, leaves_by_path, map_by_path, select_by_path
 
-_OUTSIDE_IN = (TopK, Kernels, Patterns, Polarized, Levels)
+_OUTSIDE_IN = (TopK, Channels, Kernels, NofM, Patterns, NaturalPatterns, Polarized, Levels)
 
 
 @jax.tree_util.register_dataclass
@@ -34,41 +36,104 @@ class Nest(Member):
         return functools.reduce(lambda demands, member: demands | member.part(), self.members, {})
 
     def fit(self, w: Float[Array, " ..."]) -> "Nest":
-        """The same sets with the scale of their levels frozen: searched on the weights that the others keep."""
+        """The same sets with what they read off the weights frozen.
+
+        A library is that of `w` itself, a scale is searched on the weights that the other sets keep.
+        """
         plan = self._ready(w)
-        members = tuple(replace(each, scale=plan.scale) if isinstance(each, Levels) else each for each in self.members)
-        return replace(self, members=members)
+
+        def frozen(member: Any) -> Any:
+            if isinstance(member, Levels):
+                return replace(member, scale=plan.scale)
+            return replace(member, table=plan.table) if isinstance(member, NaturalPatterns) else member
+
+        return replace(self, members=tuple(frozen(member) for member in self.members))
+
+    def _relaxed(self, shape: tuple[int, ...], share: Traceable) -> "Nest":
+        return replace(self, members=tuple(member.relaxed(shape, share) for member in self.members))
 
 
 def _refusal(kinds: dict[type, Any]) -> str | None:
     """Why these sets do not form a tree, if they do not."""
     if TopK in kinds:
-        for kind in (Kernels, Patterns, Polarized):
+        for kind in _OUTSIDE_IN[1:-1]:
             if kind in kinds:
                 return f"TopK counts elements across all groups of {kind.__name__}, so the two do not form a tree"
-    if Kernels in kinds and Patterns in kinds:
-        kernels, shared = kinds[Kernels].group, kinds[Patterns].group
-        if kernels % shared:
+    if Patterns in kinds and NaturalPatterns in kinds:
+        return "nest takes one library, because a kernel has one pattern, got Patterns and NaturalPatterns"
+    patterns = kinds.get(Patterns, kinds.get(NaturalPatterns))
+    if NofM in kinds:
+        return _refusal_of_groups(kinds)
+    if Channels in kinds:
+        return _refusal_of_channels(kinds, patterns)
+    if Kernels in kinds and patterns is not None and kinds[Kernels].group % patterns.group:
+        return (
+            f"Kernels must have a group that is a multiple of {patterns.group}, the group of "
+            f"{type(patterns).__name__}, so that filters sharing a pattern also keep the same kernels "
+            f"(got {kinds[Kernels].group})"
+        )
+    return None
+
+
+def _refusal_of_groups(kinds: dict[type, Any]) -> str | None:
+    for kind in (Channels, Kernels, Patterns, NaturalPatterns):
+        if kind in kinds:
             return (
-                f"Kernels must have a group that is a multiple of {shared}, the group of Patterns, so that filters "
-                f"sharing a pattern also keep the same kernels (got {kernels})"
+                f"NofM nests with Polarized and Levels only, because its groups of consecutive input channels lie "
+                f"across kernels, got {kind.__name__}"
             )
+    if Polarized in kinds and kinds[Polarized].fragment != kinds[NofM].m:
+        return (
+            f"NofM must have m = {kinds[Polarized].fragment}, the fragment of Polarized, so that each of its groups "
+            f"has one sign of its own, got m = {kinds[NofM].m}"
+        )
+    return None
+
+
+def _refusal_of_channels(kinds: dict[type, Any], patterns: Any) -> str | None:
+    if kinds[Channels].axis == -2:
+        if Kernels in kinds:
+            return (
+                "Channels of inputs and Kernels do not form a tree, because a filter's kernels lie in all input "
+                "channels, and an input channel's kernels in all filters"
+            )
+        return None
+    for member in (kinds.get(Kernels), patterns):
+        if member is not None and member.group > 1:
+            return (
+                f"{type(member).__name__} must have group 1 to nest with Channels, because a group would cross "
+                f"filters that go and filters that stay, got {member.group}"
+            )
+    if Kernels in kinds and not kinds[Kernels].balanced:
+        return (
+            "Kernels must be balanced per filter to nest with Channels, which drops whole filters, got balanced=False"
+        )
     return None
 
 
 def nest(*constraints: Any) -> Any:
     """The intersection of several sets, with its exact Euclidean projection.
 
-    The groups of the sets must form a tree: a layer or filter that keeps `k` kernels, a kernel that takes a pattern,
-    a fragment that takes a sign, a weight that takes a level. The projection then goes from the leaves
-    up; projecting onto one set after the other ends further away. An intersection has no order, so neither have
-    the arguments: they are sorted from the outside in (`TopK` or `Kernels`, `Patterns`, `Polarized`, `Levels`).
+    The groups of the sets must form a tree: a layer that keeps `k` filters, a layer or filter that keeps `k` kernels,
+    a kernel that takes a pattern, a fragment that takes a sign, a weight that takes a level. The projection then goes
+    from the leaves up; projecting onto one set after the other ends further away. An intersection has no order, so
+    neither have the arguments: they are sorted from the outside in.
+
+    | sets | nest with |
+    |---|---|
+    | `TopK` | `Levels` |
+    | `NofM` | `Polarized` of one group per fragment, `Levels` |
+    | `Channels` of filters | `Kernels` balanced per filter, patterns, each of group 1; `Polarized`, `Levels` |
+    | `Channels` of inputs | patterns, `Polarized` with fragments inside kernels, `Levels` |
+    | `Kernels` | patterns, `Polarized`, `Levels` |
+    | `Patterns` or `NaturalPatterns` | `Polarized`, `Levels` |
 
     Fragments must divide a kernel's elements or be a multiple of them. Where one spans several kernels, the count
     per filter is met by dynamic programming.
 
     Args:
-        *constraints: `TopK`, `Kernels`, `Patterns`, `Polarized`, `Levels`, or nests of these, each kind once.
+        *constraints: sets of the table, or nests of these, each kind once; or `BlockColumnRow` with `Levels`; or
+            `Unified` with `Levels` and patterns.
 
     Returns:
         A constraint; the argument itself where there is one only.
@@ -88,6 +153,9 @@ def nest(*constraints: Any) -> Any:
     flat = [member for each in constraints for member in (each.members if isinstance(each, Nest) else (each,))]
     if not flat:
         raise ValueError("nest must be given at least one constraint, got none")
+    for at, member in enumerate(flat):
+        if isinstance(member, Direct) and len(flat) > 1:
+            return member.nested([*flat[:at], *flat[at + 1 :]])
     for member in flat:
         if not isinstance(member, _OUTSIDE_IN):
             names = ", ".join(kind.__name__ for kind in _OUTSIDE_IN)
@@ -107,7 +175,8 @@ def by_path(rules: Mapping[str, Any], params: Params | None = None) -> Any:
 
     Args:
         rules: constraints (or None: leave alone) by pattern, tried in order with `re.search` on paths such as
-            `params/Conv_0/kernel`; the first that is found decides.
+            `params/Conv_0/kernel`; the first that is found decides. A function stands for what it returns for the
+            parameter, so that a rate may depend on the shape: `{"kernel": lambda w: TopK(w.size // 10)}`.
         params: the tree to match; None returns a function that takes it.
 
     Returns:
@@ -121,21 +190,25 @@ def by_path(rules: Mapping[str, Any], params: Params | None = None) -> Any:
         >>> by_path({"kernel": TopK(2)}, {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})
         {'bias': None, 'kernel': TopK(k=2)}
     """
-    for pattern, constraint in rules.items():
-        if constraint is not None and not isinstance(constraint, Constraint):
-            raise ValueError(f"rules must map patterns to constraints or None, got {constraint!r} for {pattern!r}")
+    for pattern, rule in rules.items():
+        if not (_is_choice(rule) or callable(rule)):
+            raise ValueError(
+                f"rules must map patterns to constraints, None, or functions of a weight, got {rule!r} for {pattern!r}"
+            )
 
     def matched(params: Params) -> Params:
-        chosen = select_by_path(rules, params)
-        leaves = leaves_by_path(chosen, is_leaf=lambda leaf: leaf is None or isinstance(leaf, Constraint))
+        chosen = leaves_by_path(select_by_path(rules, params), is_leaf=_is_choice)
 
         def checked(path: str, leaf: Any) -> Any:
-            constraint = leaves[path]
-            if isinstance(constraint, Member):
-                try:
+            rule = chosen[path]
+            try:
+                constraint = rule if _is_choice(rule) else rule(leaf)
+                if isinstance(constraint, Member | Direct):
                     constraint.check(leaf.shape)
-                except ValueError as error:
-                    raise ValueError(f"{path}: {error}") from None
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            if not _is_choice(constraint):
+                raise ValueError(f"{path}: a rule must return a constraint or None, got {constraint!r}")
             return constraint
 
         return map_by_path(checked, params)
@@ -144,3 +217,7 @@ def by_path(rules: Mapping[str, Any], params: Params | None = None) -> Any:
         fun: Callable[[Params], Params] = matched
         return fun
     return matched(params)
+
+
+def _is_choice(value: Any) -> bool:
+    return value is None or isinstance(value, Constraint)

@@ -1,8 +1,9 @@
 """The exact projection onto sets whose groups form a tree.
 
-Each set here is a tree: a layer or a filter keeps `k` of its kernels, a kernel takes a library pattern, a fragment
-takes one sign, a weight takes a level. The nearest point is found from the leaves up: every node reports what
-it loses in each state an ancestor may put it in (a state is a sign), and every choice is the best over its children.
+Each set here is a tree: a layer keeps some of its filters, a layer or a filter keeps `k` of its kernels, a kernel
+takes a library pattern, a fragment takes one sign, a weight takes a level. The nearest point is found from the leaves
+up: every node reports what it loses in each state an ancestor may put it in (a state is a sign), and every choice is
+the best over its children.
 
 Losses rather than gains decide patterns and signs. The two agree in exact arithmetic, but a sum of losses is
 exactly 0 for a weight inside the set and for no other choice, while in a sum of gains a small weight drowns.
@@ -27,7 +28,6 @@ from modicum.constraints.base import (
     rank_mask,
     unit,
 )
-from modicum.constraints.grid import dequantize, quantize
 from modicum.constraints.plan import Plan, fragment_rows, pattern_table
 
 _EXACT = lax.Precision.HIGHEST  # accelerators would round energies to bfloat16
@@ -40,6 +40,7 @@ class Choice(NamedTuple):
     pattern: Int[Array, " o i"] | None
     negative: Bool[Array, " ..."] | None
     """Sign per fragment: `(o, i, fragments of a kernel)`, or `(o, fragments of a column)`."""
+    filters: Bool[Array, " o"] | None = None
 
 
 class _Leaf(NamedTuple):
@@ -50,9 +51,13 @@ class _Leaf(NamedTuple):
     """Loss of a weight that is set to zero."""
 
 
+def _on_grid(plan: Plan, x: Array, dtype: Any) -> Array:
+    return x if plan.grid is None else plan.grid.round(x, plan.scale, dtype)
+
+
 def _leaf(plan: Plan, x: Array, dtype: Any) -> tuple[Array, _Leaf]:
     """Where each weight goes if it stays, and what that costs in units of the largest energy."""
-    value = x if plan.bits is None else dequantize(quantize(x, plan.scale, plan.bits), plan.scale, dtype)
+    value = _on_grid(plan, x, dtype)
     factor = unit(x)
     a, b = x * factor, value * factor
     gain = floored(b * (2 * a - b), value == 0)
@@ -80,7 +85,7 @@ def _states(leaf: _Leaf, value: Array) -> Array:
 def _solve_inside(plan: Plan, leaf: _Leaf, value: Array, rows: int) -> Choice:
     """Fragments lie inside kernels, or there are none: each kernel is a subtree of its own."""
     outputs, kernels, taps = value.shape
-    table = jnp.asarray(pattern_table(plan, taps))
+    table = pattern_table(plan, taps)
     on = table.astype(jnp.float32)
     parts = taps // rows if rows else 1
     states = _states(leaf, value) if rows else leaf.kept[None]
@@ -89,7 +94,7 @@ def _solve_inside(plan: Plan, leaf: _Leaf, value: Array, rows: int) -> Choice:
     pieces = on.reshape(-1, parts, taps // parts)
 
     pattern = None
-    if plan.library is not None:
+    if plan.patterns:
         loss = jnp.einsum("soifm,pfm->soifp", states, pieces, precision=_EXACT)
         loss = loss + jnp.einsum("oifm,pfm->oifp", dropped, 1 - pieces, precision=_EXACT)[None]
         kernel_loss = loss.min(axis=0).sum(axis=2)
@@ -107,16 +112,17 @@ def _solve_inside(plan: Plan, leaf: _Leaf, value: Array, rows: int) -> Choice:
 
     kept = None
     if plan.k is not None:
-        gain = _share(jnp.where(support, leaf.gain, 0.0).sum(axis=-1), plan.group)
+        group = plan.group or outputs
+        gain = _share(jnp.where(support, leaf.gain, 0.0).sum(axis=-1), group)
         chosen = rank_mask(gain if plan.balanced else gain.reshape(-1), plan.k).reshape(gain.shape)
-        kept = _spread(chosen, plan.group, outputs)
+        kept = _spread(chosen, group, outputs)
     return Choice(kept, pattern, negative)
 
 
 def _solve_spanning(plan: Plan, leaf: _Leaf, value: Array, span: int) -> Choice:
     """Each fragment spans several kernels: a kernel reports one loss per sign."""
     outputs, kernels, taps = value.shape
-    table = jnp.asarray(pattern_table(plan, taps))
+    table = pattern_table(plan, taps)
     on = table.astype(jnp.float32)
     states = _states(leaf, value)
     loss = jnp.einsum("soie,pe->soip", states, on, precision=_EXACT)
@@ -139,11 +145,12 @@ def _solve_spanning(plan: Plan, leaf: _Leaf, value: Array, span: int) -> Choice:
         agrees = jnp.stack([value > 0, value < 0]) & table[pattern]
         gain = jnp.where(agrees, leaf.gain[None], 0.0).sum(axis=-1)
         real = fragments(jnp.ones((kernels,), bool))
-        most = kernels if plan.most is None else plan.most
+        most = kernels if plan.most is None else min(plan.most, kernels)  # a group may be shorter than it says
         dropped = fragments(leaf.dropped.sum(axis=-1))
-        chosen, negative = knapsack.split(fragments(kernel_loss), dropped, fragments(gain), real, plan.k, most)
+        k = jnp.minimum(plan.k, kernels)
+        chosen, negative = knapsack.split(fragments(kernel_loss), dropped, fragments(gain), real, k, most)
         kept = chosen.reshape(outputs, -1)[:, :kernels]
-    if plan.library is None:
+    if not plan.patterns:
         return Choice(kept, None, negative)
     sign = jnp.repeat(negative, span, axis=1)[:, :kernels]
     return Choice(kept, jnp.where(sign, pattern[1], pattern[0]), negative)
@@ -154,7 +161,11 @@ def solve(plan: Plan, x: Array, dtype: Any) -> Choice:
     x = lax.stop_gradient(x)
     value, leaf = _leaf(plan, x, dtype)
     rows, span = fragment_rows(plan, *x.shape[1:])
-    return _solve_spanning(plan, leaf, value, span) if span else _solve_inside(plan, leaf, value, rows)
+    choice = _solve_spanning(plan, leaf, value, span) if span else _solve_inside(plan, leaf, value, rows)
+    if plan.filters is None:
+        return choice
+    gain = jnp.where(_stays(plan, value, choice), leaf.gain, 0.0).sum(axis=(1, 2))
+    return choice._replace(filters=rank_mask(gain, plan.filters))
 
 
 def element_signs(plan: Plan, choice: Choice, shape: tuple[int, int, int]) -> Bool[Array, " o i e"] | None:
@@ -171,20 +182,25 @@ def support(plan: Plan, choice: Choice, shape: tuple[int, int, int]) -> Bool[Arr
     """Which elements may differ from zero."""
     mask = jnp.ones(shape, bool)
     if choice.pattern is not None:
-        mask = jnp.asarray(pattern_table(plan, shape[-1]))[choice.pattern]
+        mask = pattern_table(plan, shape[-1])[choice.pattern]
+    if choice.filters is not None:
+        mask = mask & choice.filters[:, None, None]
     return mask if choice.kept is None else mask & choice.kept[..., None]
+
+
+def _stays(plan: Plan, value: Array, choice: Choice) -> Bool[Array, " o i e"]:
+    """Which elements stay: those on the support that are not zero and have the sign of their fragment."""
+    outputs, kernels, taps = value.shape
+    shape = (outputs, kernels, taps)
+    stays = support(plan, choice, shape) & (value != 0)
+    negative = element_signs(plan, choice, shape)
+    return stays if negative is None else stays & (negative == (value < 0))
 
 
 def place(plan: Plan, x: Array, choice: Choice, dtype: Any) -> Float[Array, " o i e"]:
     """The projected point that has these choices; zeros are positive."""
-    value = x if plan.bits is None else dequantize(quantize(x, plan.scale, plan.bits), plan.scale, dtype)
-    outputs, kernels, taps = x.shape
-    shape = (outputs, kernels, taps)
-    stays = support(plan, choice, shape) & (value != 0)
-    negative = element_signs(plan, choice, shape)
-    if negative is not None:
-        stays = stays & (negative == (value < 0))
-    return jnp.where(stays, value, 0.0)
+    value = _on_grid(plan, x, dtype)
+    return jnp.where(_stays(plan, value, choice), value, 0.0)
 
 
 @functools.partial(jax.jit, inline=True)

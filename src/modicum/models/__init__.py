@@ -1,6 +1,23 @@
 """Networks: flax.linen modules whose parameters are plain dicts."""
 
 from modicum.models.convolutional import LeNet5, SmallConvNet, caffe_lenet
-from modicum.models.recurrent import GRUClassifier
+from modicum.models.deep import VGG16, MobileNetV2, ResNet, resnet20, resnet50, small_resnet
+from modicum.models.normalized import apply_training, calibrate
+from modicum.models.recurrent import GRUClassifier, GRULayer, rtmobile_gru
 
-__all__ = ["GRUClassifier", "LeNet5", "SmallConvNet", "caffe_lenet"]
+__all__ = [
+    "VGG16",
+    "GRUClassifier",
+    "GRULayer",
+    "LeNet5",
+    "MobileNetV2",
+    "ResNet",
+    "SmallConvNet",
+    "apply_training",
+    "caffe_lenet",
+    "calibrate",
+    "resnet20",
+    "resnet50",
+    "rtmobile_gru",
+    "small_resnet",
+]

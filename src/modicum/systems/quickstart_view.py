@@ -1,6 +1,5 @@
 """What the main job shows: one table, one figure."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
+from modicum.systems.drawing import draw_kernels, save
 from modicum.systems.quickstart import Outcome
 
 
@@ -61,12 +61,9 @@ def figure(outcome: Outcome, path: Path) -> None:
     layer = "Conv_1"
     before = np.asarray(outcome.seeds[0].dense["params"][layer]["kernel"])
     after = np.asarray(outcome.seeds[0].arms["admm"].result.params["params"][layer]["kernel"])
-    _draw_kernels(middle, before, f"{layer}: dense kernels")
-    _draw_kernels(right, after, f"{layer}: patterns x signs x {outcome.config.bits} bits")
-    unfinished = path.with_name(f"{path.stem}.tmp.png")
-    # no software version in the file: the same run gives the same bytes
-    drawing.savefig(unfinished, metadata={"Software": None})
-    os.replace(unfinished, path)
+    draw_kernels(middle, before, f"{layer}: dense kernels")
+    draw_kernels(right, after, f"{layer}: patterns x signs x {outcome.config.bits} bits")
+    save(drawing, path)
 
 
 def _draw_chips(axes: Any, outcome: Outcome) -> None:
@@ -90,16 +87,3 @@ def _draw_chips(axes: Any, outcome: Outcome) -> None:
         title=f"{accuracy.size} chips, log-normal variation {outcome.config.sigma:g}",
     )
     axes.legend(fontsize=8, loc="upper left")
-
-
-def _draw_kernels(axes: Any, weights: np.ndarray, title: str, rows: int = 8, columns: int = 8) -> None:
-    """The kernels of the first filters (columns) and input channels (rows), one tile each."""
-    height, width, channels, filters = weights.shape
-    rows, columns = min(rows, channels), min(columns, filters)
-    tiles = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
-    for channel, unit in np.ndindex(rows, columns):
-        top, side = channel * (height + 1), unit * (width + 1)
-        tiles[top : top + height, side : side + width] = weights[:, :, channel, unit]
-    limit = float(np.nanmax(np.abs(tiles))) or 1.0
-    axes.imshow(tiles, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
-    axes.set(title=title, xlabel="filters", ylabel="input channels", xticks=[], yticks=[])

@@ -3,6 +3,7 @@
 from modicum.core import checkpoint
 from modicum.core.checkpoint import restore, save
 from modicum.train import metrics, report
+from modicum.train.augmentation import augment
 from modicum.train.batches import batch_indices, batches, permuted
 from modicum.train.config import (
     DataConfig,
@@ -12,9 +13,11 @@ from modicum.train.config import (
     flatten,
     load_config,
     parse_overrides,
+    parse_value,
+    read_config,
 )
 from modicum.train.data import DataInfo, Dataset, channel_statistics, load
-from modicum.train.experiment import Result, parameter_count, train
+from modicum.train.experiment import Result, calibrated, parameter_count, train
 from modicum.train.loop import Interrupted, default_steps_per_dispatch, fit, resume
 from modicum.train.state import (
     LossFn,
@@ -38,8 +41,10 @@ __all__ = [
     "Result",
     "StepFn",
     "TrainState",
+    "augment",
     "batch_indices",
     "batches",
+    "calibrated",
     "channel_statistics",
     "checkpoint",
     "classification_loss",
@@ -56,7 +61,9 @@ __all__ = [
     "metrics",
     "parameter_count",
     "parse_overrides",
+    "parse_value",
     "permuted",
+    "read_config",
     "report",
     "restore",
     "resume",

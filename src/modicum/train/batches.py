@@ -8,8 +8,11 @@ import numpy as np
 from jaxtyping import Array, Int, UInt32
 
 from modicum.core import Key, check
+from modicum.train.augmentation import augment as augmented
 
 _ROUNDS = 8
+# folded into the key of the order for that of augmentation: the number of an epoch that no run reaches
+_AUGMENTATION = np.uint32(2**32 - 1)
 
 
 def _mix(word: UInt32[Array, " *n"]) -> UInt32[Array, " *n"]:
@@ -95,6 +98,12 @@ def _take(data: Any, key: Key, batch: Any, step: Any) -> Any:
     return jax.tree.map(lambda array: array[chosen], data)
 
 
+def _take_augmented(data: Any, key: Key, batch: Any, step: Any) -> Any:
+    images, *rest = _take(data, key, batch, step)
+    step_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENTATION), step)
+    return augmented(step_key, images), *rest
+
+
 @jax.tree_util.register_static
 class _Size:
     """A static number inside a pytree: one that jitted code may use as a shape."""
@@ -109,22 +118,28 @@ class _Size:
         return hash(self.size)
 
 
-def batches(data: Any, key: Key, batch: int) -> jax.tree_util.Partial:
+def batches(data: Any, key: Key, batch: int, *, augment: bool = False) -> jax.tree_util.Partial:
     """`step -> batch` over arrays in memory: traceable, and a pytree, so that `jit` takes the data as an argument.
 
     Args:
         data: pytree of arrays with examples first, `(inputs, labels)` for instance; moved to the device once.
         key: the order, see `batch_indices`.
         batch: examples in a batch.
+        augment: whether the first of `data`'s arrays, images, is cropped and mirrored at random (see `augmentation`),
+            each step in its own way, which the key and the step decide.
 
     Returns:
         A function of the step.
 
     Raises:
-        ValueError: if the arrays differ in length, or `batch` does not lie from 1 to that length.
+        ValueError: if the arrays differ in length, `batch` does not lie from 1 to that length, or what is to be
+            augmented are no images.
     """
+    if augment:
+        check.rank((4,), images=jax.tree.leaves(data)[0])
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1:
         raise ValueError(f"data must hold arrays of one length, got lengths {sorted(sizes)}")
     check.integer(1, sizes.pop(), batch=batch)
-    return jax.tree_util.Partial(_take, jax.tree.map(jnp.asarray, data), key, _Size(batch))
+    take = _take_augmented if augment else _take
+    return jax.tree_util.Partial(take, jax.tree.map(jnp.asarray, data), key, _Size(batch))

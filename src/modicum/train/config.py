@@ -3,16 +3,20 @@
 import ast
 import dataclasses
 import difflib
+import functools
 import importlib.util
+import inspect
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import flax.linen as nn
+import jax
 import optax
 
 from modicum.core import check
@@ -30,12 +34,26 @@ class DataConfig:
         train: split to train on.
         test: held-out split.
         speaker: for spoken digits: whom to hold out, or None for the authors' split.
+        features: for spoken digits: "log_mel" or "mfcc".
+        augment: for images: whether training examples are cropped and flipped at random.
     """
 
     name: str = "digits"
     train: str = "train"
     test: str = "test"
     speaker: str | None = None
+    features: str = "log_mel"
+    augment: bool = False
+
+
+def _decay(rate: float) -> optax.GradientTransformation:
+    """`optax.add_decayed_weights` that leaves batch statistics, which are measured and not trained, alone."""
+
+    def decayed(path: Any, update: Any, param: Any) -> Any:
+        measured = any(getattr(part, "key", None) == "batch_stats" for part in path)
+        return update if measured else update + rate * param
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(decayed, updates, params))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +65,7 @@ class OptimizerConfig:
         learning_rate: step size after the warm-up, above 0.
         schedule: "cosine" falls to 0 at the last step, "constant" stays.
         warmup: steps in which the rate rises from 0, at least 0.
-        weight_decay: decay of every parameter, at least 0.
+        weight_decay: decay of every parameter (batch statistics are none), at least 0.
         clip: largest norm of a gradient, above 0; inf for none.
     """
 
@@ -79,7 +97,7 @@ class OptimizerConfig:
             rate = optax.join_schedules(
                 [optax.linear_schedule(0.0, self.learning_rate, self.warmup), after], [self.warmup]
             )
-        decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
+        decay = [_decay(self.weight_decay)] if self.weight_decay else []
         clip = [optax.clip_by_global_norm(self.clip)] if self.clip < float("inf") else []
         if self.name == "adam":
             return optax.chain(*clip, optax.scale_by_adam(), *decay, optax.scale_by_learning_rate(rate))
@@ -140,13 +158,16 @@ def describe(config: Any) -> Any:
 
     Example:
         >>> describe(DataConfig())
-        {'name': 'digits', 'train': 'train', 'test': 'test', 'speaker': None}
+        {'name': 'digits', 'train': 'train', 'test': 'test', 'speaker': None, 'features': 'log_mel',
+         'augment': False}
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         kind = {"class": type(config).__name__} if isinstance(config, nn.Module) else {}
         return {**kind, **{name: describe(value) for name, value in fields(config).items()}}
     if isinstance(config, tuple | list):
         return [describe(value) for value in config]
+    if isinstance(config, type) or inspect.isfunction(config):
+        return config.__qualname__
     # JSON knows no infinity
     plain = isinstance(config, bool | int | str | None) or (isinstance(config, float) and math.isfinite(config))
     return config if plain else str(config)
@@ -201,12 +222,21 @@ def _replaced(config: Any, path: list[str], name: str, text: str) -> Any:
     if len(path) > 1:
         value = _replaced(getattr(config, path[0]), path[1:], name, text)
     else:
-        value = _parsed(name, text, typing.get_type_hints(type(config))[path[0]])
+        value = parse_value(name, text, typing.get_type_hints(type(config))[path[0]])
     return dataclasses.replace(config, **{path[0]: value})
 
 
-def _parsed(name: str, text: str, kind: Any) -> Any:
-    """A value of an annotated type: bool, int, float, str, tuple of one of these, or optional."""
+def parse_value(name: str, text: str, kind: Any) -> Any:
+    """A value of an annotated type: bool, int, float, str, tuple of one of these, or optional.
+
+    Args:
+        name: what is set, for the message.
+        text: the value as written.
+        kind: the annotation.
+
+    Raises:
+        ValueError: if the text is no such value.
+    """
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         if text.lower() == "none":
             return None
@@ -221,6 +251,8 @@ def _parsed(name: str, text: str, kind: Any) -> Any:
         value = text
     if typing.get_origin(kind) is tuple:
         member = typing.get_args(kind)[0]
+        if member not in _NAMES:
+            raise ValueError(f"{name} must be set in the config file, got {text!r}")
         values = value if isinstance(value, tuple | list) else (value,)
         if all(_is(part, member) for part in values):
             return tuple(member(part) for part in values)
@@ -241,6 +273,43 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
+def read_config(path: str | Path) -> Callable[..., Any]:
+    """The function `config` of a config file; an exception inside it becomes one sentence.
+
+    Args:
+        path: a Python file.
+
+    Raises:
+        ValueError: if there is no such file, or it does not define `config`.
+    """
+    path = Path(path)
+    if not path.is_file() or path.suffix != ".py":
+        raise ValueError(f"config must be a Python file such as configs/train/digits.py, got {str(path)!r}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with _explained(path):
+        spec.loader.exec_module(module)
+        make = module.config
+
+    @functools.wraps(make)
+    def checked(**arguments: Any) -> Any:
+        with _explained(path):
+            return make(**arguments)
+
+    return checked
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"config {path} must define config(), got {type(error).__name__}: {reason}") from error
+
+
 def load_config(path: str | Path) -> Experiment:
     """The experiment that a config file's `config()` returns.
 
@@ -250,19 +319,7 @@ def load_config(path: str | Path) -> Experiment:
     Raises:
         ValueError: if there is no such file, or it does not define `config()`.
     """
-    path = Path(path)
-    if not path.is_file() or path.suffix != ".py":
-        raise ValueError(f"config must be a Python file such as configs/train/digits.py, got {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        made = module.config()
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"config {path} must define config(), got {type(error).__name__}: {reason}") from error
+    made = read_config(path)()
     if not isinstance(made, Experiment):
         raise ValueError(f"config() of {path} must return an Experiment, got {type(made).__name__}")
     return made

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from modicum.core import check
 from modicum.train import prepared, speech, text
 
 VARIABLE = prepared.VARIABLE
@@ -59,14 +60,22 @@ class Dataset(NamedTuple):
         return self.inputs, self.labels
 
 
-def load(name: str, split: str, root: str | Path | None = None, *, speaker: str | None = None) -> Dataset:
+def load(
+    name: str,
+    split: str,
+    root: str | Path | None = None,
+    *,
+    speaker: str | None = None,
+    features: str = "log_mel",
+) -> Dataset:
     """A split of a data set, standardized by the statistics of its training split.
 
     - `digits`: scikit-learn's bundled 8x8 digits, 1,297 to train and 500 held out, always the same, each class in
       proportion. Needs no folder.
-    - `spoken_digit`: log-mel frames of 8 kHz speech, (64, 32) for each recording. TFDS has one split; takes 0-4 of
-      each speaker and digit are `test` (250), the rest `train` (2,250), as its authors say. With `speaker`, all of
-      that speaker's recordings are `test` (500) and those of the others `train` (2,000).
+    - `spoken_digit`: log-mel frames of 8 kHz speech, (64, 32) for each recording; with `features="mfcc"` cepstra
+      with their slopes, (32, 39). TFDS has one split; takes 0-4 of each speaker and digit are `test` (250), the rest
+      `train` (2,250), as its authors say. With `speaker`, all of that speaker's recordings are `test` (500) and
+      those of the others `train` (2,000).
     - `wikitext-2`: `train`, `valid` or `test` as one sequence of words.
     - any other name: images with labels that TFDS prepared as `array_record`, `mnist` or `cifar10:3.0.2` for
       instance (the newest version that lies in the folder, where none is named). Parts of a split are written as
@@ -77,13 +86,14 @@ def load(name: str, split: str, root: str | Path | None = None, *, speaker: str 
         split: which split.
         root: folder that contains `tfds/` and `text/`; by default `$MODICUM_DATA`, else `~/tensorflow_datasets`.
         speaker: for `spoken_digit`: whom to hold out.
+        features: for `spoken_digit`: "log_mel" or "mfcc".
 
     Returns:
         Host arrays and static facts.
 
     Raises:
-        ValueError: if there is no such data set, folder, split or speaker; the sentence says where was looked and
-            what to set.
+        ValueError: if there is no such data set, folder, split, speaker or kind of features; the sentence says where
+            was looked and what to set.
 
     Example:
         >>> digits = load("digits", "test")
@@ -93,10 +103,15 @@ def load(name: str, split: str, root: str | Path | None = None, *, speaker: str 
     base = name.partition(":")[0]
     if speaker is not None and base != "spoken_digit":
         raise ValueError(f"speaker must be None for data {name!r}, got {speaker!r}: only spoken_digit has speakers")
+    check.one_of(speech.FEATURES, features=features)
+    if features != "log_mel" and base != "spoken_digit":
+        raise ValueError(
+            f"features must be 'log_mel' for data {name!r}, got {features!r}: only spoken_digit has others"
+        )
     if base == "digits":
         return _digits(split)
     if base == "spoken_digit":
-        return _speech(name, split, root, speaker)
+        return _speech(name, split, root, speaker, features)
     if base == "wikitext-2":
         return _text(split, root)
     return _images(name, split, root)
@@ -141,9 +156,9 @@ def _training_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, 
     return channel_statistics(prepared.read_images(folder, "train")[0], 255)
 
 
-def _speech(name: str, split: str, root: str | Path | None, speaker: str | None) -> Dataset:
+def _speech(name: str, split: str, root: str | Path | None, speaker: str | None, features: str) -> Dataset:
     _known_split(name, split, ("train", "test"))
-    frames, labels, speakers, takes = speech.read(prepared.find(name, root))
+    frames, labels, speakers, takes = speech.read(prepared.find(name, root), features)
     if speaker is None:
         held_out = takes < 5
     elif speaker in speakers:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from modicum import models
 from modicum.core import Params
 from modicum.train import loop, metrics, report
 from modicum.train.batches import batches
@@ -17,12 +18,14 @@ from modicum.train.config import Experiment, describe
 from modicum.train.data import Dataset, load
 from modicum.train.state import TrainState, classification_loss, evaluate, init_state, make_train_step
 
+_CALIBRATION_EXAMPLES, _CALIBRATION_BATCH = 5000, 250
+
 
 class Result(NamedTuple):
     """What `train` returns.
 
     Attributes:
-        state: the state after the last step.
+        state: the state after the last step, with batch statistics `calibrated` where the model has some.
         summary: what the run came to; also in `result.json`.
     """
 
@@ -38,6 +41,21 @@ def parameter_count(params: Params) -> int:
         16
     """
     return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
+
+
+def calibrated(model: nn.Module, variables: Params, inputs: Any) -> Params:
+    """The variables with the batch statistics of the first 5,000 training examples, as they are where they have none.
+
+    Args:
+        model: the model.
+        variables: what was trained.
+        inputs: of the training split, without augmentation, since what is tested has none.
+    """
+    if "batch_stats" not in variables:
+        return variables
+    size = min(_CALIBRATION_BATCH, len(inputs))
+    starts = range(0, min(_CALIBRATION_EXAMPLES, len(inputs)) - size + 1, size)
+    return models.calibrate(model, variables, (inputs[start : start + size] for start in starts))
 
 
 def _initialize(model: nn.Module, key: Any, dataset: Dataset) -> Params:
@@ -88,28 +106,33 @@ def train(
     described = describe(config)
     if folder is not None and not fresh:
         report.check_folder(folder, described)
-    training = load(config.data.name, config.data.train, root, speaker=config.data.speaker)
-    held_out = load(config.data.name, config.data.test, root, speaker=config.data.speaker)
+    data = config.data
+    training, held_out = (
+        load(data.name, split, root, speaker=data.speaker, features=data.features) for split in (data.train, data.test)
+    )
     steps = config.total_steps(len(training.inputs))
     init_key, order_key = jax.random.split(jax.random.key(config.seed))
     params = _initialize(config.model, init_key, training)
     optimizer = config.optimizer.build(steps)
-    step_fn = make_train_step(classification_loss(config.model.apply), optimizer, has_aux=True)
+    loss_fn = classification_loss(models.apply_training(config.model))
+    step_fn = make_train_step(loss_fn, optimizer, has_aux=True)
+    batch_fn = batches(training.arrays, order_key, config.batch, augment=data.augment)
     if folder is not None:
         report.open_folder(folder, described, fresh=fresh)
     state = loop.fit(
         init_state(params, optimizer),
         step_fn,
-        batches(training.arrays, order_key, config.batch),
+        batch_fn,
         steps,
         folder=folder,
         checkpoint_every=config.checkpoint_every,
         console=console,
     )
+    state = state._replace(params=calibrated(config.model, state.params, training.inputs))
     summary = {
         "data": config.data.name,
         "model": type(config.model).__name__,
-        "parameters": parameter_count(state.params),
+        "parameters": parameter_count(state.params["params"]),
         "steps": int(state.step),
         **{
             f"test_{name}": value
