@@ -10,7 +10,7 @@ Command: python scripts/compress.py configs/rtmobile/spoken_digit.py rate=29
 Time and score: `python scripts/tables.py` (table spoken_digit).
 """
 
-from modicum.constraints.blocks import BlockColumnRow
+from modicum.constraints import BlockColumnRow
 from modicum.models import rtmobile_gru
 from modicum.systems.compression_config import Recipe, Schedule
 from modicum.train import DataConfig, Experiment, OptimizerConfig
