@@ -6,17 +6,8 @@ Time and score: `python scripts/tables.py` (table mnist).
 """
 
 from modicum.constraints import Levels, Polarized, nest
-from modicum.models import caffe_lenet
 from modicum.systems.compression_config import Recipe, Schedule
-from modicum.train import DataConfig, Experiment, OptimizerConfig
-
-DENSE = Experiment(
-    data=DataConfig(name="mnist"),
-    model=caffe_lenet(),
-    optimizer=OptimizerConfig(learning_rate=1e-3),
-    epochs=6,
-    batch=128,
-)
+from modicum.systems.dense import lenet_on_mnist
 
 
 def config(fragment: int = 8, bits: int = 4) -> Recipe:
@@ -27,7 +18,7 @@ def config(fragment: int = 8, bits: int = 4) -> Recipe:
         bits: width of a weight, sign included.
     """
     return Recipe(
-        dense=DENSE,
+        dense=lenet_on_mnist(),
         rules=(("kernel", nest(Polarized(fragment), Levels(bits))),),
         schedule=Schedule(outer=20, inner=75, retrain=1500, rho=1.0, growth=1.3, retrain_learning_rate=2e-3),
     )

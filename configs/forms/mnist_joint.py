@@ -9,23 +9,14 @@ Time and score: `python scripts/tables.py` (table mnist).
 """
 
 from modicum.constraints import Levels, NaturalPatterns, Polarized, nest
-from modicum.models import caffe_lenet
 from modicum.systems.compression_config import Recipe, Schedule
-from modicum.train import DataConfig, Experiment, OptimizerConfig
-
-DENSE = Experiment(
-    data=DataConfig(name="mnist"),
-    model=caffe_lenet(),
-    optimizer=OptimizerConfig(learning_rate=1e-3),
-    epochs=6,
-    batch=128,
-)
+from modicum.systems.dense import lenet_on_mnist
 
 
 def config() -> Recipe:
     """The experiment."""
     return Recipe(
-        dense=DENSE,
+        dense=lenet_on_mnist(),
         rules=(
             ("Conv_.*kernel", nest(NaturalPatterns(8, size=9), Polarized(25), Levels(4))),
             ("Dense_.*kernel", nest(Polarized(8), Levels(4))),

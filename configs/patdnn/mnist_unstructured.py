@@ -6,23 +6,14 @@ Time and score: `python scripts/tables.py` (table mnist).
 """
 
 from modicum.constraints import TopK
-from modicum.models import caffe_lenet
 from modicum.systems.compression_config import Keep, Recipe, Schedule
-from modicum.train import DataConfig, Experiment, OptimizerConfig
-
-DENSE = Experiment(
-    data=DataConfig(name="mnist"),
-    model=caffe_lenet(),
-    optimizer=OptimizerConfig(learning_rate=1e-3),
-    epochs=6,
-    batch=128,
-)
+from modicum.systems.dense import lenet_on_mnist
 
 
 def config() -> Recipe:
     """The experiment."""
     return Recipe(
-        dense=DENSE,
+        dense=lenet_on_mnist(),
         rules=(
             ("Conv_0/kernel", Keep(TopK, 0.20)),
             ("Conv_1/kernel", Keep(TopK, 0.08)),

@@ -1,13 +1,14 @@
-"""Small ResNet on CIFAR-10: kernel patterns, alone or with connectivity, out of several libraries.
+"""CIFAR-10: kernel patterns, alone or with connectivity, out of several libraries.
 
-Every 3x3 convolution but the first takes 4 of its 9 positions (2.25x), and with `connectivity=0.28` that share of its
-kernels, too (8x), equally many in each filter. `group` filters share the pattern of an input channel and the kernels
-they keep: what vector units like.
+The small network is an eight-layer ResNet for CPUs, the others (ResNet-20, VGG-16, MobileNetV2) want a GPU. Every 3x3
+convolution but the first takes 4 of its 9 positions (2.25x), and with `connectivity=0.28` that share of its kernels,
+too (8x), equally many in each filter (1x1 kernels as well). `group` filters share the pattern of an input channel and
+the kernels they keep: what vector units like.
 
 Anchor: PCONV and the ECCV 2020 paper claim that patterns raise the accuracy of VGG-16 and ResNets; PatDNN, VGG-16 on
 CIFAR-10, 8.0x: 93.9% (+0.4).
-Command: python scripts/compress.py configs/pattern/cifar10.py library=natural connectivity=0.28
-Time and score: `python scripts/tables.py` (table cifar10).
+Command: python scripts/compress.py configs/pattern/cifar10.py model=vgg16 connectivity=0.28
+Time and score: `python scripts/tables.py` (tables cifar10 and cifar10_gpu).
 """
 
 import itertools
@@ -15,17 +16,9 @@ import itertools
 import numpy as np
 
 from modicum.constraints import MEST_8, PCONV_4, Kernels, NaturalPatterns, Patterns
-from modicum.models import small_resnet
-from modicum.systems.compression_config import Keep, Recipe, Schedule, together
-from modicum.train import DataConfig, Experiment, OptimizerConfig
+from modicum.systems.compression_config import ByWindow, Keep, Recipe, together
+from modicum.systems.dense import on_cifar10, schedule_on_cifar10
 
-DENSE = Experiment(
-    data=DataConfig(name="cifar10", augment=True),
-    model=small_resnet(),
-    optimizer=OptimizerConfig(learning_rate=3e-3, warmup=200, weight_decay=1e-4),
-    epochs=10,
-    batch=64,
-)
 LIBRARIES = ("natural", "pconv", "mest", "random", "any")
 
 
@@ -43,18 +36,19 @@ def patterns(library: str, group: int) -> Patterns | NaturalPatterns:
     return Patterns(known[library], group=group)
 
 
-def config(library: str = "natural", connectivity: float = 1.0, group: int = 1) -> Recipe:
+def config(model: str = "small", library: str = "natural", connectivity: float = 1.0, group: int = 1) -> Recipe:
     """The experiment.
 
     Args:
+        model: small (a ResNet for CPUs), resnet20, vgg16 or mobilenet_v2.
         library: natural, pconv, mest, random or any.
         connectivity: share of its kernels that a filter keeps, above 0, at most 1.
         group: filters that share patterns and kernels.
     """
-    kept = patterns(library, group)
-    rule = kept if connectivity == 1 else together(Keep(Kernels, connectivity, (("group", group),)), kept)
+    kept, kernels = patterns(library, group), Keep(Kernels, connectivity, (("group", group),))
+    rule = ByWindow(kept) if connectivity == 1 else ByWindow(together(kernels, kept), kernels)
     return Recipe(
-        dense=DENSE,
+        dense=on_cifar10(model),
         rules=(("Conv_0/kernel", None), ("Conv_.*kernel", rule)),
-        schedule=Schedule(outer=12, inner=100, retrain=1800, refit=4),
+        schedule=schedule_on_cifar10(model),
     )

@@ -14,12 +14,14 @@ from modicum.systems.compression_config import Keep, Recipe, Schedule, together
 from modicum.train import DataConfig, Experiment, OptimizerConfig
 
 
-def config(connectivity: float = 0.28) -> Recipe:
+def config(connectivity: float = 0.28, group: int = 1) -> Recipe:
     """The experiment.
 
     Args:
         connectivity: share of its kernels that a filter keeps.
+        group: filters that share patterns and kernels.
     """
+    kernels = Keep(Kernels, connectivity, (("group", group),))
     return Recipe(
         dense=Experiment(
             data=DataConfig(name="digits"),
@@ -28,6 +30,6 @@ def config(connectivity: float = 0.28) -> Recipe:
             epochs=30,
             batch=64,
         ),
-        rules=(("Conv_[12]/kernel", together(Keep(Kernels, connectivity), NaturalPatterns(8))),),
+        rules=(("Conv_[12]/kernel", together(kernels, NaturalPatterns(8, group=group))),),
         schedule=Schedule(outer=16, inner=40, retrain=400, refit=4, learning_rate=2e-3, retrain_learning_rate=2e-3),
     )

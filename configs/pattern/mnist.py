@@ -10,23 +10,14 @@ Time and score: `python scripts/tables.py` (table mnist).
 """
 
 from modicum.constraints import Kernels, NaturalPatterns, nest
-from modicum.models import caffe_lenet
 from modicum.systems.compression_config import Recipe, Schedule
-from modicum.train import DataConfig, Experiment, OptimizerConfig
-
-DENSE = Experiment(
-    data=DataConfig(name="mnist"),
-    model=caffe_lenet(),
-    optimizer=OptimizerConfig(learning_rate=1e-3),
-    epochs=6,
-    batch=128,
-)
+from modicum.systems.dense import lenet_on_mnist
 
 
 def config() -> Recipe:
     """The experiment."""
     return Recipe(
-        dense=DENSE,
+        dense=lenet_on_mnist(),
         rules=(
             ("Conv_0/kernel", NaturalPatterns(8, size=9)),
             ("Conv_1/kernel", nest(Kernels(9), NaturalPatterns(8, size=9))),

@@ -11,9 +11,8 @@ Time and score: `python scripts/tables.py` (table spoken_digit).
 """
 
 from modicum.constraints import BlockColumnRow
-from modicum.models import rtmobile_gru
 from modicum.systems.compression_config import Recipe, Schedule
-from modicum.train import DataConfig, Experiment, OptimizerConfig
+from modicum.systems.dense import gru_on_spoken_digits
 
 _STRIPS, _BLOCKS, _MOST_COLUMNS = 24, 4, 16.0
 
@@ -41,13 +40,7 @@ def config(rate: float = 10.0, features: int = 512, speaker: str | None = None, 
         ("GRULayer_.*kernel", bsp(features, width, rate, sweeps)),
     )
     return Recipe(
-        dense=Experiment(
-            data=DataConfig(name="spoken_digit", features="mfcc", speaker=speaker),
-            model=rtmobile_gru(features),
-            optimizer=OptimizerConfig(learning_rate=1e-3, warmup=50, clip=1.0),
-            epochs=10,
-            batch=32,
-        ),
+        dense=gru_on_spoken_digits(features, speaker),
         rules=rules,
         schedule=Schedule(outer=24, inner=50, retrain=800, rho=0.5, growth=1.3, clip=1.0, batch=16),
     )

@@ -6,17 +6,8 @@ Time and score: `python scripts/tables.py` (table mnist).
 """
 
 from modicum.constraints import Unified
-from modicum.models import caffe_lenet
 from modicum.systems.compression_config import Recipe, Schedule
-from modicum.train import DataConfig, Experiment, OptimizerConfig
-
-DENSE = Experiment(
-    data=DataConfig(name="mnist"),
-    model=caffe_lenet(),
-    optimizer=OptimizerConfig(learning_rate=1e-3),
-    epochs=6,
-    batch=128,
-)
+from modicum.systems.dense import lenet_on_mnist
 
 
 def config(fraction: float = 0.75) -> Recipe:
@@ -26,7 +17,7 @@ def config(fraction: float = 0.75) -> Recipe:
         fraction: share of the blocks that are unified.
     """
     return Recipe(
-        dense=DENSE,
+        dense=lenet_on_mnist(),
         rules=(("kernel", Unified((1, 4, 4), fraction)),),
         schedule=Schedule(outer=20, inner=75, retrain=1500, rho=1.0, growth=1.3, retrain_learning_rate=2e-3),
     )

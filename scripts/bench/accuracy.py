@@ -29,8 +29,34 @@ class Row(NamedTuple):
 
 ALL = ("admm", "one_shot", "gradual")
 ADMM = ("admm",)
+
+
+def cifar10(model: str) -> tuple[Row, ...]:
+    """The rows of one network: libraries of patterns, connectivity, and all at once."""
+    name = "" if model == "small" else f"{model}: "
+    own = () if model == "small" else (f"model={model}",)
+
+    def row(text: str, *settings: str, arms: tuple[str, ...] = ADMM, recipe: str = "pattern") -> Row:
+        return Row(name + text, f"{recipe}/cifar10.py", (*own, *settings), arms)
+
+    return (
+        row("natural patterns (8)", arms=("admm", "one_shot")),
+        row("8 random patterns", "library=random"),
+        row("PCONV's 4 patterns", "library=pconv"),
+        row("MEST's 8 patterns", "library=mest"),
+        row("any 4 positions", "library=any"),
+        row("patterns + connectivity, 8x", "connectivity=0.28", arms=ALL),
+        row("patterns x polarized x 4 bits", arms=("admm", "one_shot"), recipe="forms"),
+    )
+
+
 TABLES = {
-    "digits": (Row("patterns + connectivity, 8x", "pattern/digits.py", arms=ALL),),
+    "digits": (
+        Row("patterns + connectivity, 8x", "pattern/digits.py", arms=ALL),
+        Row("same, shared by 4 filters", "pattern/digits.py", ("group=4",)),
+        Row("same, shared by 8 filters", "pattern/digits.py", ("group=8",)),
+        Row("same, shared by 16 filters", "pattern/digits.py", ("group=16",)),
+    ),
     "mnist": (
         Row("unstructured, 71x", "patdnn/mnist_unstructured.py", arms=ALL),
         Row("patterns + connectivity, 8x", "pattern/mnist.py", arms=ALL),
@@ -45,16 +71,19 @@ TABLES = {
         Row("block columns and rows, 103x", "rtmobile/spoken_digit.py", ("rate=103",)),
     ),
     "cifar10": (
-        Row("natural patterns (8)", "pattern/cifar10.py"),
-        Row("8 random patterns", "pattern/cifar10.py", ("library=random",), ADMM),
-        Row("PCONV's 4 patterns", "pattern/cifar10.py", ("library=pconv",), ADMM),
-        Row("MEST's 8 patterns", "pattern/cifar10.py", ("library=mest",), ADMM),
-        Row("any 4 positions", "pattern/cifar10.py", ("library=any",), ADMM),
-        Row("patterns + connectivity, 8x", "pattern/cifar10.py", ("connectivity=0.28",), ALL),
+        *cifar10("small"),
         Row("same, shared by 4 filters", "pattern/cifar10.py", ("connectivity=0.28", "group=4"), ADMM),
         Row("same, shared by 8 filters", "pattern/cifar10.py", ("connectivity=0.28", "group=8"), ADMM),
         Row("same, shared by 16 filters", "pattern/cifar10.py", ("connectivity=0.28", "group=16"), ADMM),
-        Row("patterns x polarized x 4 bits", "forms/cifar10.py"),
+    ),
+    "cifar10_gpu": (
+        *cifar10("resnet20"),
+        *cifar10("vgg16"),
+        Row("vgg16: unified 4x4, 75% of blocks", "unification/cifar10.py", ("model=vgg16",)),
+        Row("vgg16: unified 1x16, 75%", "unification/cifar10.py", ("model=vgg16", "block=1,1,16")),
+        Row("vgg16: unified 9x4x4, 75%", "unification/cifar10.py", ("model=vgg16", "block=9,4,4")),
+        Row("vgg16: 50% unified, 25% pruned", "unification/cifar10.py", ("model=vgg16", "fraction=0.5", "pruned=0.25")),
+        Row("mobilenet_v2: patterns + connectivity", "pattern/cifar10.py", ("model=mobilenet_v2", "connectivity=0.5")),
     ),
 }
 
@@ -64,75 +93,86 @@ def cells(table: str, seeds: int) -> list[tuple[Row, str, int]]:
     return [(row, arm, seed) for seed in range(seeds) for row in TABLES[table] for arm in row.arms]
 
 
-def measure(row: Row, arm: str, seed: int) -> dict[str, Any]:
+def measure(row: Row, arm: str, seed: int, runs: Path) -> dict[str, Any]:
     """One cell: what `compression.run` measured, with versions and time."""
     from modicum.systems import compression, compression_config
     from modicum.train import report
 
     recipe = compression_config.load_recipe(ROOT / "configs" / row.recipe, [*row.overrides, f"dense.seed={seed}"])
     words = [*Path(row.recipe).with_suffix("").parts, *row.overrides, arm, str(seed)]
-    folder = ROOT / "runs" / "accuracy" / "-".join(words)
-    started = time.perf_counter()
-    outcome = compression.run(recipe, arm, folder)
+    started, processed = time.perf_counter(), time.process_time()
+    outcome = compression.run(recipe, arm, runs / "-".join(words))
     versions = report.versions()
     return {
         **outcome.summary,
         "recipe": row.recipe,
         "overrides": list(row.overrides),
         "seconds": round(time.perf_counter() - started, 1),
+        # what it costs whatever else the machine does
+        "cpu_seconds": round(time.process_time() - processed, 1),
         "commit": versions["commit"],
         "jax": versions["jax"],
         "machine": versions["machine"],
     }
 
 
-def add(table: str, name: str, cell: dict[str, Any]) -> None:
-    """Puts a cell into the results: the file is read anew, since another process may fill the same table."""
+def add(path: Path, name: str, cell: dict[str, Any]) -> None:
+    """Puts a cell into a table: the file is read anew, since another process may fill the same one."""
     import fcntl
 
     from modicum.train import report
 
-    path = RESULTS / f"accuracy-{table}.json"
-    with open(RESULTS / ".lock", "w") as lock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = read(table)
-        found[name] = cell
-        report.write_json(path, {"table": table, "cells": dict(sorted(found.items()))})
+        cells = {**read(path), name: cell}
+        report.write_json(path, {"table": path.stem, "cells": dict(sorted(cells.items()))})
 
 
-def read(table: str) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """The cells that are measured."""
-    path = RESULTS / f"accuracy-{table}.json"
     return json.loads(path.read_text())["cells"] if path.exists() else {}
+
+
+def flags() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="Measures the cells of an accuracy table that are still missing.")
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no cell after so many minutes")
+    parser.add_argument("--rows", default="", help="only rows whose name holds one of these words (commas between)")
+    parser.add_argument("--arms", default="", help="only these arms (commas between)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of accuracy-TABLE.json")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "accuracy", help="folder of checkpoints")
+    return parser.parse_args()
 
 
 def main() -> int:
     """Runs the command; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Measures the cells of an accuracy table that are still missing.")
-    parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no cell after so many minutes")
-    parser.add_argument("--rows", default="", help="only rows whose name holds one of these words (commas between)")
-    parser.add_argument("--arms", default="", help="only these arms")
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    arguments = parser.parse_args()
+    arguments = flags()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    started = time.perf_counter()
+    from modicum.train import Interrupted
+
+    started, path = time.perf_counter(), arguments.results / f"accuracy-{arguments.table}.json"
     for row, arm, seed in cells(arguments.table, arguments.seeds):
         name = f"{row.name} | {arm} | {seed}"
         wanted = not arguments.rows or any(word in row.name for word in arguments.rows.split(","))
         wanted = wanted and (not arguments.arms or arm in arguments.arms.split(",")) and seed >= arguments.first
-        if not wanted or name in read(arguments.table):
+        if not wanted or name in read(path):
             continue
         if time.perf_counter() - started > 60 * arguments.minutes:
             print("time is up; the same command goes on")
             break
-        cell = measure(row, arm, seed)
-        add(arguments.table, name, cell)
+        try:
+            cell = measure(row, arm, seed, arguments.runs)
+        except Interrupted:
+            return 130
+        add(path, name, cell)
         print(
             f"{name}: dense {100 * cell['dense_accuracy']:.2f}  hard {100 * cell['hard_accuracy']:.2f}  "
-            f"retrained {100 * cell['accuracy']:.2f}  {cell['weights'] / cell['kept']:.1f}x weights  "
-            f"{cell['dense_bytes'] / cell['packed_bytes']:.1f}x bytes  violation {cell['violation']:g}  "
+            f"retrained {100 * cell['accuracy']:.2f}  {cell['constrained_weights'] / cell['constrained_kept']:.1f}x "
+            f"weights  {cell['dense_bytes'] / cell['packed_bytes']:.1f}x bytes  violation {cell['violation']:g}  "
             f"{cell['seconds']} s",
             flush=True,
         )

@@ -74,3 +74,26 @@ def test_an_equal_product_has_no_distance_though_xla_may_fuse_it(key):
     assert float(distance) == 0
     exact = np.asarray(q, np.float64) * np.float64(scale)
     assert np.any(np.asarray(w, np.float64) != exact), "the products are rounded, so there is something to see"
+
+
+@pytest.mark.parametrize("size", [31, 37])
+def test_rank_mask_is_a_stable_sort(size):
+    """Both ways to rank (pairs, halving) against NumPy's stable sort: ties, infinities, zeros of both signs."""
+    rng = np.random.default_rng(size)
+    shape = (600, size)
+    wide = rng.normal(size=shape) * 10.0 ** rng.integers(-38, 38, shape)
+    kinds = [
+        rng.normal(size=shape),
+        rng.integers(-3, 4, shape),
+        np.clip(wide, -3e38, 3e38),
+        np.where(rng.random(shape) < 0.5, -np.inf, rng.integers(0, 3, shape)),
+        np.where(rng.random(shape) < 0.5, -0.0, 0.0),
+    ]
+    scores = np.concatenate(kinds).astype(np.float32)
+    k = rng.integers(0, size + 8, len(scores))
+    masks = np.asarray(jax.jit(jax.vmap(base.rank_mask))(scores, k))
+    order = np.argsort(-scores, axis=1, kind="stable")
+    expected = np.argsort(order, axis=1, kind="stable") < k[:, None]
+    np.testing.assert_array_equal(masks, expected)
+    together = jax.jit(base.rank_mask)(scores, k[:, None])
+    np.testing.assert_array_equal(together, expected)

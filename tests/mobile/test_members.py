@@ -66,6 +66,37 @@ def test_a_convolutional_net_with_everything_nested(key, tmp_path):
     assert found.argmax_equal
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {
+            "Conv_0/kernel": constraints.Levels(4, kind="powers"),
+            "Conv_1/kernel": constraints.Unified((9, 2, 2), 0.5, pruned=0.25),
+            "Dense_0/kernel": constraints.nest(
+                constraints.BlockColumnRow(4, 6, strips=2, blocks=4), constraints.Levels(4)
+            ),
+        },
+        {
+            "Conv_0/kernel": constraints.Channels(6),
+            "Conv_1/kernel": constraints.split(constraints.NofM(2, 4), constraints.NaturalPatterns(8)),
+            "Dense_0/kernel": constraints.nest(constraints.NofM(2, 4), constraints.Levels(5, kind="slices")),
+        },
+    ],
+    ids=["unified-blocks-powers", "channels-split-groups"],
+)
+def test_every_format_decodes_inside_the_module(key, tmp_path, rules):
+    fun, params, inputs = conv_net(key)
+    params, chosen = in_their_sets(params, rules)
+    expected = jax.jit(fun)(params, inputs)
+    compiled = mobile.compile(fun, params, inputs, constraints=chosen, batch="any")
+    compiled.save(tmp_path / "bundle")
+    found = mobile.verify(tmp_path / "bundle", inputs, expected, engines=ENGINES)
+    assert found.max_abs_error < 1e-5
+    rows = {row.name: row for row in compiled.report().rows}
+    for path, packed in mobile.load(tmp_path / "bundle").packed.items():
+        assert rows[path].packed == packed.nbytes
+
+
 def test_a_constraint_without_its_scale_serves_too(key):
     """`Levels(bits)` alone searches its scale: on weights that lie on a grid it must find it."""
     fun, params, inputs = scanned_gru(key)

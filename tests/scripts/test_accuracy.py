@@ -52,13 +52,13 @@ def test_cells_go_seed_by_seed(accuracy):
 
 
 def test_a_cell_that_is_measured_stays(accuracy, monkeypatch, tmp_path):
-    monkeypatch.setattr(accuracy, "RESULTS", tmp_path)
-    assert accuracy.read("digits") == {}
-    accuracy.add("digits", "b | admm | 0", {"accuracy": 0.5})
-    accuracy.add("digits", "a | admm | 0", {"accuracy": 0.25})
-    assert accuracy.read("digits") == {"a | admm | 0": {"accuracy": 0.25}, "b | admm | 0": {"accuracy": 0.5}}
+    path = tmp_path / "results" / "accuracy-digits.json"
+    assert accuracy.read(path) == {}
+    accuracy.add(path, "b | admm | 0", {"accuracy": 0.5})
+    accuracy.add(path, "a | admm | 0", {"accuracy": 0.25})
+    assert accuracy.read(path) == {"a | admm | 0": {"accuracy": 0.25}, "b | admm | 0": {"accuracy": 0.5}}
     monkeypatch.setattr(accuracy, "TABLES", {"digits": (accuracy.Row("a", "none.py", arms=("admm",)),)})
-    monkeypatch.setattr(sys, "argv", ["accuracy.py", "digits", "--seeds", "1"])
+    monkeypatch.setattr(sys, "argv", ["accuracy.py", "digits", "--seeds", "1", "--results", str(path.parent)])
     monkeypatch.setattr(accuracy, "measure", lambda *_: pytest.fail("measured twice"))
     assert accuracy.main() == 0
 

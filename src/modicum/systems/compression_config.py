@@ -69,6 +69,24 @@ class Together:
         return constraints.nest(*(part(w) if callable(part) else part for part in self.parts))
 
 
+@dataclass(frozen=True)
+class ByWindow:
+    """A rule: one for the 3x3 kernels of a network, another for its 1x1 kernels and matrices.
+
+    Attributes:
+        three: constraint, rule or None for windows of 3x3.
+        other: for all others.
+    """
+
+    three: Any
+    other: Any = None
+
+    def __call__(self, w: Array) -> Any:
+        """The set for one weight."""
+        chosen = self.three if w.ndim == 4 and w.shape[:2] == (3, 3) else self.other
+        return chosen(w) if callable(chosen) else chosen
+
+
 def together(*parts: Any) -> Together:
     """`nest` for rules: parts may depend on the weight's shape."""
     return Together(parts)
