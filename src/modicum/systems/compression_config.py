@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optax
-from jaxtyping import Array
 
 from modicum import admm, constraints, train
 from modicum.core import Params, check
@@ -41,7 +40,7 @@ class Keep:
         check.positive(share=self.share)
         check.between(0, 1, share=self.share)
 
-    def __call__(self, w: Array) -> Any:
+    def __call__(self, w: Any) -> Any:
         """The set for one weight."""
         options = dict(self.options)
         per_filter = self.kind is constraints.Kernels and options.get("balanced", True)
@@ -64,7 +63,7 @@ class Together:
 
     parts: tuple[Any, ...]
 
-    def __call__(self, w: Array) -> Any:
+    def __call__(self, w: Any) -> Any:
         """The set for one weight."""
         return constraints.nest(*(part(w) if callable(part) else part for part in self.parts))
 
@@ -81,7 +80,7 @@ class ByWindow:
     three: Any
     other: Any = None
 
-    def __call__(self, w: Array) -> Any:
+    def __call__(self, w: Any) -> Any:
         """The set for one weight."""
         chosen = self.three if w.ndim == 4 and w.shape[:2] == (3, 3) else self.other
         return chosen(w) if callable(chosen) else chosen
