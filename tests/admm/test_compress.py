@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from modicum import admm
-from modicum.core import Packed
+from modicum.core import Packed, checkpoint
 from tests.admm.members import BATCHES, CONSTRAINTS, PARAMS, Keep, loss_fn
 
 CONFIG = admm.CompressConfig(outer=3, inner=5, retrain=12, chunk=5, rho=20.0, learning_rate=0.01)
@@ -124,6 +124,29 @@ def test_a_finished_run_is_only_read(uninterrupted, tmp_path):
     )
     assert later == []
     same(again, uninterrupted)
+
+
+def test_fewer_checkpoints_change_nothing(uninterrupted, tmp_path):
+    """A pause longer than the run: only the end of each stage is written, and a cut run starts its stage anew."""
+    rare = dataclasses.replace(CONFIG, save_seconds=1e9)
+
+    def interrupt(stage, done, total, metrics):
+        if (stage, done) == ("retrain", 5):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        admm.compress(loss_fn, PARAMS, BATCHES, CONSTRAINTS, rare, folder=tmp_path, progress=interrupt)
+    assert checkpoint.steps(tmp_path / "admm") == (3,)
+    assert checkpoint.steps(tmp_path / "retrain") == ()
+    later = []
+    resumed = admm.compress(
+        loss_fn, PARAMS, BATCHES, CONSTRAINTS, rare, folder=tmp_path, progress=lambda *chunk: later.append(chunk[:3])
+    )
+    assert later == CHUNKS[3:]
+    chex.assert_trees_all_equal(resumed.params, uninterrupted.params)
+    assert checkpoint.steps(tmp_path / "retrain") == (12,)
+    # the pause is no part of what the run is
+    same(admm.compress(loss_fn, PARAMS, BATCHES, CONSTRAINTS, CONFIG, folder=tmp_path), uninterrupted)
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):

@@ -37,7 +37,7 @@ def _run_admm(run: Run, params: Params, arrays: Arrays) -> tuple[AdmmCarry, Hist
         history["dual"][done] = [info.dual[path] for path in paths]
         check_losses(history["losses"][done], done * config.inner, "the ADMM stage")
         done += 1
-        run.journal.save("admm", done, (carry, history))
+        run.journal.save("admm", done, (carry, history), last=done == config.outer or settled())
         residuals = {name: history[name][done - 1].max() for name in ("rho", "primal", "dual")}
         run.report("admm", done, config.outer, {"loss": history["losses"][done - 1].mean(), **residuals})
     made = {name: values[:done] for name, values in history.items()}
@@ -70,8 +70,8 @@ def compress(
             the compiled programs, not constants in them.
         constraints: pytree like params with a constraint or `None` at each leaf, or a callable `params -> pytree`.
         config: the schedule; `CompressConfig()` where `None`.
-        folder: where to checkpoint after every chunk. A run in a folder that holds one resumes it, bit-equal to a run
-            without interruption; it may be killed at any moment.
+        folder: where to checkpoint, after every chunk or every `config.save_seconds`. A run in a folder that holds one
+            resumes it, bit-equal to a run without interruption; it may be killed at any moment.
         progress: called with `(stage, done, total, metrics)` after every chunk.
 
     Returns:

@@ -37,6 +37,7 @@ class CompressConfig:
         retrain_decay: "cosine" brings a numeric `retrain_learning_rate` down to 0 over the stage, "constant" keeps it.
         optimizer: makes an optax optimizer from a learning rate; every stage starts a fresh one.
         chunk: retraining steps in one dispatch of `compress`, at least 1 (progress and checkpoints lie between).
+        save_seconds: least time between two checkpoints, at least 0; writing one of a large network takes a while.
     """
 
     outer: int = 16
@@ -53,12 +54,13 @@ class CompressConfig:
     retrain_decay: str = "cosine"
     optimizer: Any = optax.adam
     chunk: int = 200
+    save_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         check.integer(0, outer=self.outer, retrain=self.retrain, refit=self.refit)
         check.integer(1, inner=self.inner, chunk=self.chunk)
         check_settings(self.rho, self.growth, self.tolerance, self.form)
-        check.non_negative(stop=self.stop)
+        check.non_negative(stop=self.stop, save_seconds=self.save_seconds)
         check.one_of(("cosine", "constant"), retrain_decay=self.retrain_decay)
         for name in ("learning_rate", "retrain_learning_rate"):
             value = getattr(self, name)

@@ -51,7 +51,7 @@ def _run_pieces(run: Run, params: Params, arrays: Arrays) -> tuple[Params, np.nd
         carry, losses[piece] = programs.retrain(carry, builders, kept, run.data, piece * inner, inner)
         check_losses(losses[piece], piece * inner, "gradual pruning")
         params, optimizer = programs.finish(carry, builders, kept), carry.optimizer
-        run.journal.save("gradual", piece + 1, (params, optimizer, losses))
+        run.journal.save("gradual", piece + 1, (params, optimizer, losses), last=piece + 1 == outer)
         run.report("gradual", piece + 1, outer, {"loss": losses[piece].mean(), "share": cubic_share(piece, outer)})
     return params, losses
 

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,13 @@ class Journal:
 
     Attributes:
         folder: the folder, or `None`.
+        pause: seconds between two states written.
+        times: when the last one was written, or the journal opened.
     """
 
     folder: Path | None
+    pause: float = 0.0
+    times: list[float] = field(default_factory=lambda: [time.monotonic()])
 
     @classmethod
     def open(
@@ -62,7 +67,9 @@ class Journal:
             return cls(None)
         folder = Path(folder)
         digests = {"constraints": _digest(constraints), "params": _digest(params)}
-        run = {"method": method, "config": config.describe(), **digests}
+        # how often it is saved is no part of what a run is
+        settings = {name: value for name, value in config.describe().items() if name != "save_seconds"}
+        run = {"method": method, "config": settings, **digests}
         path = folder / "run.json"
         if path.exists():
             try:
@@ -77,14 +84,17 @@ class Journal:
             unfinished = path.with_suffix(".tmp")
             unfinished.write_text(json.dumps(run, indent=1))
             os.replace(unfinished, path)
-        return cls(folder)
+        return cls(folder, config.save_seconds)
 
     def restore(self, stage: str, start: Any) -> tuple[int, Any]:
         """The newest state of a stage and how much of it is done: 0 and `start` where nothing was saved."""
         found = None if self.folder is None else checkpoint.restore(self.folder / stage, start)
         return (0, start) if found is None else found
 
-    def save(self, stage: str, done: int, state: Any) -> None:
-        """Writes the state of a stage."""
-        if self.folder is not None:
-            checkpoint.save(self.folder / stage, done, state)
+    def save(self, stage: str, done: int, state: Any, *, last: bool = False) -> None:
+        """Writes the state of a stage, unless one was written less than `pause` seconds ago; the `last` one always."""
+        now = time.monotonic()
+        if self.folder is None or not (last or now - self.times[-1] >= self.pause):
+            return
+        checkpoint.save(self.folder / stage, done, state)
+        self.times[-1] = time.monotonic()

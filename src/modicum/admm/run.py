@@ -136,7 +136,7 @@ def _retrained(run: Run, config: CompressConfig, pulled: Params, arrays: Arrays)
         losses[done : done + steps] = chunk
         check_losses(losses[done : done + steps], done, "retraining")
         done += steps
-        run.journal.save("retrain", done, (carry, losses))
+        run.journal.save("retrain", done, (carry, losses), last=done == config.retrain)
         run.report("retrain", done, config.retrain, {"loss": losses[done - steps : done].mean()})
     return projected, programs.finish(carry, builders, arrays), losses
 

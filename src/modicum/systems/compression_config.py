@@ -135,6 +135,7 @@ class Schedule:
             learning_rate=self.learning_rate,
             retrain_learning_rate=self.retrain_learning_rate,
             refit=self.refit,
+            save_seconds=30.0,
             optimizer=functools.partial(clipped_adam, clip=self.clip) if math.isfinite(self.clip) else optax.adam,
         )
 
