@@ -47,5 +47,7 @@ def config(rate: float = 10.0, features: int = 512, speaker: str | None = None, 
     return Recipe(
         dense=gru_on_spoken_digits(features, speaker),
         rules=rules,
-        schedule=Schedule(outer=24, inner=50, retrain=800, rho=0.5, growth=1.3, clip=1.0, batch=16),
+        schedule=Schedule(
+            outer=10, inner=40, retrain=1200, rho=8.0, growth=1.4, retrain_learning_rate=2e-3, clip=1.0, batch=16
+        ),
     )

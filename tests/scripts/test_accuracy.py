@@ -67,7 +67,10 @@ def test_a_line_holds_means_spreads_and_paired_differences(tables, tmp_path):
     """Each number from its definition, by NumPy and SciPy."""
     admm, once = [0.97, 0.98, 0.96], [0.95, 0.97, 0.965]
     dense = [0.98, 0.985, 0.975]
-    cells = {f"set | admm | {seed}": cell("admm", seed, dense[seed], 0.9, admm[seed]) for seed in range(3)}
+    cells = {
+        f"set | admm | {seed}": cell("admm", seed, dense[seed], 0.9, admm[seed], cpu_seconds=5.0 + seed)
+        for seed in range(3)
+    }
     cells |= {f"set | one_shot | {seed}": cell("one_shot", seed, dense[seed], 0.1, once[seed]) for seed in range(3)}
     path = tmp_path / "accuracy-digits.json"
     path.write_text(json.dumps({"table": "digits", "cells": cells}))
@@ -81,7 +84,7 @@ def test_a_line_holds_means_spreads_and_paired_differences(tables, tmp_path):
             0.95, 2, np.mean(np.subtract(admm, reference)), stats.sem(np.subtract(admm, reference))
         )
         assert columns[column] == f"{50 * (low + high):+.2f} ± {50 * (high - low):.2f}"
-    assert columns[9:] == ["0", "3 x 60"]
+    assert columns[9:] == ["0", "3 x 60", "7"]
 
 
 def test_a_violation_is_shown(tables, tmp_path):
