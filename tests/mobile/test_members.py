@@ -77,7 +77,7 @@ def test_a_convolutional_net_with_everything_nested(key, tmp_path):
             ),
         },
         {
-            "Conv_0/kernel": constraints.Channels(6),
+            "Conv_0/kernel": constraints.Channels(3),
             "Conv_1/kernel": constraints.split(constraints.NofM(2, 4), constraints.NaturalPatterns(8)),
             "Dense_0/kernel": constraints.nest(constraints.NofM(2, 4), constraints.Levels(5, kind="slices")),
         },

@@ -53,6 +53,13 @@ def known_integer(value: Traceable) -> int | None:
     return int(value) if known and np.ndim(value) == 0 else None
 
 
+def relaxed_count(k: Traceable, most: int, share: Traceable) -> Int[Array, ""]:
+    """`k + round((most - k) share)` as int32: a count on its way from `most` (share 1) to `k` (share 0)."""
+    k = jnp.asarray(k, jnp.int32)
+    # the product is float32, whose rounding must not lead past `most`
+    return jnp.minimum(k + jnp.round((most - k) * jnp.float32(share)).astype(jnp.int32), most)
+
+
 def view_shape(shape: tuple[int, ...], view: View) -> tuple[int, int, int]:
     """`(o, i, e)` of a weight of that shape: HWIO or `(in, out)`; any shape for elements and groups along an axis."""
     if view == "elements":

@@ -134,7 +134,7 @@ class BlockColumnRow(direct.Direct):
         """
         cut = Cut.of(shape, self.strips, self.blocks)
         columns, rows = (
-            None if k is None else direct.relaxed_count(k, n, share)
+            None if k is None else base.relaxed_count(k, n, share)
             for k, n in ((self.columns, cut.width), (self.rows, cut.outputs))
         )
         return replace(self, columns=columns, rows=rows)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from modicum.constraints import base, payload
-from modicum.constraints.base import Traceable
 from modicum.constraints.grid import Grid, dequantize
 from modicum.constraints.levels import Levels
 from modicum.core import Packed, check
@@ -88,12 +87,6 @@ def check_size(shape: tuple[int, ...]) -> None:
     """Whether a weight has elements at all."""
     if not shape or 0 in shape:
         raise ValueError(f"w must have at least one axis and one element, got shape {tuple(shape)}")
-
-
-def relaxed_count(k: Traceable, n: int, share: Traceable) -> Traceable:
-    """`k + round((n - k) share)` as int32: a count on its way from `n` (share 1) to `k` (share 0)."""
-    k = jnp.asarray(k, jnp.int32)
-    return k + jnp.round((n - k).astype(jnp.float32) * share).astype(jnp.int32)
 
 
 def grid_of(levels: Levels) -> Grid:

@@ -6,10 +6,8 @@ from numbers import Number
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Int
 
-from modicum.constraints.base import Traceable, view_shape
+from modicum.constraints.base import Traceable, relaxed_count, view_shape
 from modicum.constraints.member import Member
 from modicum.core import check
 
@@ -18,11 +16,6 @@ def _check_k(k: Traceable) -> None:
     # Arrays, tracers and the placeholders of tree transformations pass: they meet `check` with the weight.
     if isinstance(k, Number | str):
         check.integer(1, k=k)
-
-
-def _more(k: Traceable, most: int, share: Traceable) -> Int[Array, ""]:
-    """`k + round((most - k) share)`; the product is float32, whose rounding must not lead past `most`."""
-    return jnp.minimum(k + jnp.round((most - k) * jnp.float32(share)).astype(jnp.int32), most)
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +44,7 @@ class TopK(Member):
         return {"k": self.k, "elements": True}
 
     def _relaxed(self, shape: tuple[int, ...], share: Traceable) -> "TopK":
-        return replace(self, k=_more(self.k, math.prod(shape), share))
+        return replace(self, k=relaxed_count(self.k, math.prod(shape), share))
 
 
 @jax.tree_util.register_dataclass
@@ -93,7 +86,7 @@ class NofM(Member):
 
     def _relaxed(self, shape: tuple[int, ...], share: Traceable) -> "NofM":
         del shape
-        return replace(self, n=_more(self.n, self.m, share))
+        return replace(self, n=relaxed_count(self.n, self.m, share))
 
 
 @jax.tree_util.register_dataclass
@@ -126,7 +119,7 @@ class Channels(Member):
         return {"filters": self.k} if self.axis == -1 else {"k": self.k, "group": 0}
 
     def _relaxed(self, shape: tuple[int, ...], share: Traceable) -> "Channels":
-        return replace(self, k=_more(self.k, shape[self.axis], share))
+        return replace(self, k=relaxed_count(self.k, shape[self.axis], share))
 
 
 @jax.tree_util.register_dataclass
@@ -164,4 +157,4 @@ class Kernels(Member):
 
     def _relaxed(self, shape: tuple[int, ...], share: Traceable) -> "Kernels":
         outputs, kernels, _ = view_shape(shape, "kernels")
-        return replace(self, k=_more(self.k, kernels if self.balanced else outputs * kernels, share))
+        return replace(self, k=relaxed_count(self.k, kernels if self.balanced else outputs * kernels, share))
