@@ -56,7 +56,15 @@ def interval(differences: list[float]) -> str:
     return f"{mean:+.2f} ± {stats.t.ppf(0.975, size - 1) * (variance / size) ** 0.5:.2f}"
 
 
-def accuracy_row(name: str, cells: list[dict]) -> str:
+def anchors(table: str) -> dict[str, str]:
+    """What others published, by row."""
+    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+    import accuracy
+
+    return {row.name: row.anchor for row in accuracy.TABLES.get(table, ())}
+
+
+def accuracy_row(name: str, cells: list[dict], anchor: str) -> str:
     """One line: a set of weights, all its arms and seeds."""
     arms: dict[str, dict[int, dict]] = {}
     for cell in cells:
@@ -93,6 +101,7 @@ def accuracy_row(name: str, cells: list[dict]) -> str:
         f"{len(dense)} x {cells[0]['steps']:,}",
         # a cell that was resumed counts its last part only, hence the longest
         f"{max(cell.get('cpu_seconds', 0) for cell in best):.0f}",
+        anchor,
     )
     return f"| {' | '.join(columns)} |"
 
@@ -112,13 +121,16 @@ def accuracy_table(path: Path) -> str:
         "violation",
         "seeds x steps",
         "CPU s per ADMM run",
+        "published",
     )
     rows: dict[str, list[dict]] = {}
     for name, cell in json.loads(path.read_text())["cells"].items():
         rows.setdefault(name.split(" | ")[0], []).append(cell)
     # from the densest set to the sparsest
     order = sorted(rows, key=lambda name: rows[name][0]["constrained_weights"] / rows[name][0]["constrained_kept"])
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(accuracy_row(name, rows[name]) for name in order)]
+    published = anchors(path.stem.removeprefix("accuracy-"))
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [accuracy_row(name, rows[name], published.get(name, "")) for name in order]
     return "\n".join(lines)
 
 

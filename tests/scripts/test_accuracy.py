@@ -84,7 +84,7 @@ def test_a_line_holds_means_spreads_and_paired_differences(tables, tmp_path):
             0.95, 2, np.mean(np.subtract(admm, reference)), stats.sem(np.subtract(admm, reference))
         )
         assert columns[column] == f"{50 * (low + high):+.2f} ± {50 * (high - low):.2f}"
-    assert columns[9:] == ["0", "3 x 60", "7"]
+    assert columns[9:] == ["0", "3 x 60", "7", ""]
 
 
 def test_a_violation_is_shown(tables, tmp_path):
