@@ -164,3 +164,24 @@ def test_every_recipe_fits_its_model(path):
     assert sum(leaf.size for leaf in admm.constrained_by_path(sets, params).values()) > 0.9 * total
     for path, weight in admm.constrained_by_path(sets, params).items():
         chosen[path].check(weight.shape)
+
+
+@pytest.mark.parametrize("model", ["resnet20", "vgg16", "mobilenet_v2"])
+def test_recipes_of_cifar_fit_the_networks_for_gpus(model):
+    settings = {
+        "pattern": ["connectivity=0.28", "group=4"],
+        "forms": [],
+        "unification": ["block=9,4,4", "fraction=0.5", "pruned=0.25"],
+    }
+    recipes = {
+        name: load_recipe(ROOT / "configs" / name / "cifar10.py", [f"model={model}", *more])
+        for name, more in settings.items()
+    }
+    init = recipes["pattern"].dense.model.init
+    params = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    for recipe in recipes.values():
+        sets = recipe.sets(params)
+        chosen, weights = admm.constrained_by_path(sets, sets), admm.constrained_by_path(sets, params)
+        assert sum(weight.shape[:2] == (3, 3) for weight in weights.values()) >= 12
+        for path, weight in weights.items():
+            chosen[path].check(weight.shape)
