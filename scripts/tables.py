@@ -126,9 +126,8 @@ def accuracy_table(path: Path) -> str:
     rows: dict[str, list[dict]] = {}
     for name, cell in json.loads(path.read_text())["cells"].items():
         rows.setdefault(name.split(" | ")[0], []).append(cell)
-    # from the densest set to the sparsest
-    order = sorted(rows, key=lambda name: rows[name][0]["constrained_weights"] / rows[name][0]["constrained_kept"])
     published = anchors(path.stem.removeprefix("accuracy-"))
+    order = [name for name in published if name in rows] + [name for name in rows if name not in published]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [accuracy_row(name, rows[name], published.get(name, "")) for name in order]
     return "\n".join(lines)

@@ -29,7 +29,7 @@ from modicum.admm import CompressConfig
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
         ({"retrain_learning_rate": "fast"}, "retrain_learning_rate must be a number above 0, got 'fast'"),
         ({"retrain_decay": "linear"}, "retrain_decay must be one of 'cosine', 'constant', got 'linear'"),
-        ({"save_seconds": -1}, "save_seconds must be at least 0, got -1"),
+        ({"save_seconds": -1}, "save_seconds must not be below 0, got -1"),
         ({"optimizer": "adam"}, "optimizer must be a function from a learning rate to an optimizer, got 'adam'"),
     ],
 )

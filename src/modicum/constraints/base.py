@@ -104,7 +104,8 @@ def rank_mask(score: Float[Array, " *batch n"], k: Traceable) -> Bool[Array, " *
 
     Exactly `min(k, n)` are marked, where a threshold alone would mark more or fewer; `k` may be traced. Nothing is
     sorted: a short axis is compared with itself, in a longer one the k-th largest number is found by halving (see
-    `_halved`), which on a CPU takes a fraction of the time of two argsorts.
+    `_halved`), which on a CPU takes a fraction of the time of two argsorts. XLA takes subnormal numbers (below 1.2e-38)
+    for zeros there, and so they tie.
 
     Example:
         >>> rank_mask(jnp.ones(4), 2).tolist()
