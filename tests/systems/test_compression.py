@@ -130,7 +130,8 @@ def test_arguments_of_a_config_and_settings_of_its_recipe():
     assert recipe.rules[0][1].parts[0].share == 0.5
     assert recipe.schedule.rho == 2.0
     for override, sentence in (
-        ("conectivity=0.5", "override must name a setting"),
+        ("conectivity=0.5", "override must name a setting, got 'conectivity': did you mean 'connectivity'"),
+        ("schedule.roh=1", "did you mean 'schedule.rho'"),
         ("connectivity=half", "connectivity must be a number"),
         ("connectivity=2", "share must lie"),
         ("schedule.rho=0", "rho must be"),

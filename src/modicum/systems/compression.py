@@ -60,7 +60,7 @@ def _load(data: train.DataConfig, root: Path | None) -> tuple[train.Dataset, tra
 
 
 @functools.lru_cache(maxsize=8)
-def loss_of(model: nn.Module) -> Callable[[Params, Any], Any]:
+def _loss_of(model: nn.Module) -> Callable[[Params, Any], Any]:
     """The training loss of a model: one function object for each model, so that nothing is compiled twice."""
     score = train.classification_loss(models.apply_training(model))
     return lambda variables, batch: score(variables, batch)[0]
@@ -137,7 +137,7 @@ def run(
             progress.update(tasks[stage], completed=done, description=f"{stage}  loss {metrics['loss']:.3f}")
 
         result = method(
-            loss_of(model),
+            _loss_of(model),
             dense.variables,
             batches,
             sets,

@@ -1,5 +1,6 @@
 """Settings of a compression experiment: the dense run, the sets, the schedule."""
 
+import difflib
 import functools
 import inspect
 import math
@@ -187,7 +188,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for text in mine:
         name, _, value = text.partition("=")
         arguments[name] = train.parse_value(name, value, names[name].annotation)
+    others = [text for text in overrides if text not in mine]
+    for text in others:
+        name = text.partition("=")[0]
+        near = difflib.get_close_matches(name, names, 1, 0.7)
+        if near and "." not in name:
+            raise ValueError(f"override must name a setting, got {name!r}: did you mean {near[0]!r}?")
     recipe = make(**arguments)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"config() of {path} must return a Recipe, got {type(recipe).__name__}")
-    return train.parse_overrides(recipe, [text for text in overrides if text not in mine])
+    return train.parse_overrides(recipe, others)

@@ -19,14 +19,14 @@ def table(outcome: Outcome, folder: Path) -> Table:
     """A line per constrained leaf, and the accuracies below."""
     summary, report = outcome.summary, outcome.result.report
     shown = Table(title=f"{summary['model']} on {summary['data']}, {summary['arm']}, {summary['steps']:,} steps")
-    for name in ("leaf", "format"):
-        shown.add_column(name, overflow="fold")
-    for name in ("kept", "of", "packed bytes", "of dense", "index", "violation"):
+    shown.add_column("leaf", no_wrap=True)
+    shown.add_column("format", overflow="fold")
+    for name in ("kept", "of", "bytes", "less by", "index", "off"):
         shown.add_column(name, justify="right")
     for leaf in report.leaves:
         shown.add_row(
-            leaf.path,
-            leaf.layout,
+            leaf.path.removeprefix("params/"),
+            leaf.layout.replace("+", " + "),
             f"{leaf.kept:,}",
             f"{leaf.weights:,}",
             f"{leaf.packed_bytes:,}",
@@ -36,7 +36,7 @@ def table(outcome: Outcome, folder: Path) -> Table:
         )
     shown.add_section()
     shown.add_row(
-        "all parameters",
+        "all",
         "",
         f"{summary['kept']:,}",
         f"{summary['weights']:,}",
@@ -46,7 +46,8 @@ def table(outcome: Outcome, folder: Path) -> Table:
         f"{summary['violation']:g}",
     )
     shown.caption = (
-        f"held-out accuracy: dense {100 * summary['dense_accuracy']:.2f}%, projected "
+        "index: bytes that say where weights belong; off: violation of the set. "
+        f"Held-out accuracy: dense {100 * summary['dense_accuracy']:.2f}%, projected "
         f"{100 * summary['hard_accuracy']:.2f}%, retrained {100 * summary['accuracy']:.2f}%. {folder}"
     )
     return shown
@@ -92,8 +93,8 @@ def _draw_patterns(axes: Any, weights: np.ndarray) -> None:
     found = Counter(map(tuple, kernels[kernels.any(axis=1)].tolist())).most_common(_SHOWN)
     shares = [100 * count / len(kernels) for _, count in found]
     axes.bar(range(len(found)), shares, color="#4c72b0")
-    axes.set(xticks=[], ylabel="% of all kernels", xlim=(-0.6, _SHOWN - 0.4), ylim=(0, 1.25 * max(shares)))
-    axes.set_title(f"patterns of non-zeros ({len(found)} most frequent; the rest of the kernels is empty)", fontsize=9)
+    axes.set(xticks=[], ylabel="% of all kernels", xlim=(-0.6, len(found) - 0.4), ylim=(0, 1.25 * max(shares)))
+    axes.set_title(f"the {len(found)} most frequent patterns")
     for place, (pattern, _) in enumerate(found):
         inset = axes.inset_axes((place - 0.4, 1.02 * shares[place], 0.8, 0.18 * max(shares)), transform=axes.transData)
         inset.imshow(np.reshape(pattern, (height, width)), cmap="Greys", vmin=0, vmax=1)
