@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from modicum import admm, train
+from modicum import admm, core, train
 from modicum.constraints import MEST_8, Kernels, NaturalPatterns, Patterns, TopK, nest
-from modicum.models import SmallConvNet
+from modicum.models import ResNet, SmallConvNet, resnet50
 
 RESULTS = Path(__file__).parent / "results" / "admm-cost.json"
 GOALS = {"projection_seconds": 0.5, "step_ratio": 1.15, "compilations": 1}
@@ -27,28 +27,11 @@ RATE = 3.6  # connectivity: one kernel of so many stays
 PARAMETERS = 25_557_032  # of ResNet-50 with 1,000 classes
 
 
-def resnet50_shapes(width: int = 64, depths: tuple[int, ...] = (3, 4, 6, 3), classes: int = 1000) -> dict[str, Any]:
-    """Shapes of all parameters of a bottleneck ResNet: HWIO kernels, and a scale and an offset for each channel.
-
-    Args:
-        width: channels of the first stage, inside its bottlenecks.
-        depths: blocks of each stage.
-        classes: outputs.
-    """
-    shapes: dict[str, Any] = {"stem": (7, 7, 3, width)}
-    inputs = width
-    for stage, blocks in enumerate(depths):
-        inner = width * 2**stage
-        for block in range(blocks):
-            name = f"stage{stage}/block{block}"
-            shapes[f"{name}/reduce"] = (1, 1, inputs, inner)
-            shapes[f"{name}/conv"] = (3, 3, inner, inner)
-            shapes[f"{name}/expand"] = (1, 1, inner, 4 * inner)
-            if block == 0:
-                shapes[f"{name}/shortcut"] = (1, 1, inputs, 4 * inner)
-            inputs = 4 * inner
-    norms = {f"{name}/norm": (2, shape[-1]) for name, shape in shapes.items()}
-    return shapes | norms | {"dense": (inputs, classes), "bias": (classes,)}
+def shapes_of(model: ResNet) -> dict[str, tuple[int, ...]]:
+    """Shapes of all parameters, by path; nothing is computed."""
+    example = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
+    return {path: leaf.shape for path, leaf in core.leaves_by_path(params).items()}
 
 
 def kept(inputs: int) -> Kernels:
@@ -62,7 +45,7 @@ def sets_of(shapes: dict[str, Any], patterns: Any) -> dict[str, Any]:
     def chosen(shape: tuple[int, ...]) -> Any:
         if shape[:2] == (3, 3):
             return nest(kept(shape[2]), patterns)
-        return kept(shape[-2]) if shape[:2] == (1, 1) or (len(shape) == 2 and shape[0] > 2) else None
+        return kept(shape[-2]) if shape[:2] == (1, 1) or len(shape) == 2 else None
 
     return {name: chosen(shape) for name, shape in shapes.items()}
 
@@ -87,10 +70,11 @@ def projection(shapes: dict[str, Any], patterns: Any, repeats: int) -> dict[str,
     project = jax.jit(lambda params: admm.project(fitted, params))
     times = seconds(lambda: project(params), repeats)
     by_leaf = {}
-    for kind in ("stage0/block1/conv", "stage3/block1/conv", "stage3/block1/expand", "dense"):
-        if kind in params:
-            one = jax.jit(fitted[kind].project)
-            by_leaf[kind] = min(seconds(lambda one=one, w=params[kind]: one(w), repeats))
+    for name, constraint in fitted.items():
+        largest = max(w.size for w in params.values() if w.ndim == params[name].ndim)
+        if constraint is not None and params[name].size == largest:
+            one = jax.jit(constraint.project)
+            by_leaf[name] = min(seconds(lambda one=one, w=params[name]: one(w), repeats))
     return {
         "patterns": type(patterns).__name__,
         "parameters": sum(leaf.size for leaf in params.values()),
@@ -190,7 +174,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="small shapes, nothing written")
     tiny = parser.parse_args().tiny
-    shapes = resnet50_shapes(8, (2, 1), 10) if tiny else resnet50_shapes()
+    small = ResNet(blocks=(2, 1), widths=(8, 16), bottleneck=True, projection=True, stem="7x7/2")
+    shapes = shapes_of(small if tiny else resnet50())
     if not tiny and sum(map(int, map(np.prod, shapes.values()))) != PARAMETERS:
         raise SystemExit(f"the tree must have {PARAMETERS:,} parameters")
     libraries = Patterns(MEST_8), NaturalPatterns(8)

@@ -148,3 +148,15 @@ def test_bad_arguments(key):
         MobileNetV2(width=0).init(key, images)
     with pytest.raises(ValueError, match="batches must hold at least one batch of inputs, got none"):
         calibrate(ResNet(), {"params": {}, "batch_stats": {}}, [])
+
+
+def test_what_an_image_costs_the_small_resnet():
+    """By hand with the taps on padding: stem, three stages, head; `sites` leaves those out."""
+    x = jnp.zeros((1, 32, 32, 3))
+    model = small_resnet()
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    stem, first = 16**2 * 27 * 16, 2 * 16**2 * 9 * 16 * 16
+    others = sum(side**2 * 9 * (width // 2 + width) * width for side, width in ((8, 32), (4, 64)))
+    assert stem + first + others + 64 * 10 == pytest.approx(3.06e6, rel=0.002)
+    assert sum(site.macs for site in core.sites(model.apply, variables, x)) == pytest.approx(2.6e6, rel=0.01)

@@ -103,8 +103,8 @@ def rank_mask(score: Float[Array, " *batch n"], k: Traceable) -> Bool[Array, " *
     """Marks the `k` largest entries along the last axis; ties go to the lower index.
 
     Exactly `min(k, n)` are marked, where a threshold alone would mark more or fewer; `k` may be traced. Nothing is
-    sorted: a short axis is compared with itself, in a longer one the k-th largest number is found by halving (see
-    `_halved`), which on a CPU takes a fraction of the time of two argsorts. XLA takes subnormal numbers (below 1.2e-38)
+    sorted, since sorts are slow on CPUs (`scripts/bench/cpu_operators.py`): a short axis is compared with itself, in a
+    longer one the k-th largest number is found by halving (see `_halved`). XLA takes subnormal numbers (below 1.2e-38)
     for zeros there, and so they tie.
 
     Example:
@@ -199,3 +199,23 @@ def kept_energy(w: Array, p: Array) -> Array:
     scale = unit(w)
     a, b = w * scale, p * scale
     return jnp.sum(b * (2 * a - b)) / scale / scale
+
+
+def closer_scale(
+    search: Callable[[Array], Array], project: Callable[[Array], Array], w: Array, start: Array
+) -> Float[Array, ""]:
+    """The scale of levels under other constraints: that of the weights they keep.
+
+    It is searched once on the projection without levels, and once more on the weights of the support chosen with that
+    scale; the one that leads closer wins.
+
+    Args:
+        search: from weights to a scale.
+        project: from a scale to the projection of `w`.
+        w: the weight.
+        start: its projection without levels.
+    """
+    first = search(start)
+    second = search(jnp.where(project(first) != 0, w, jnp.zeros_like(w)))
+    far = [relative_distance(w, project(scale)) for scale in (first, second)]
+    return jnp.where(far[1] < far[0], second, first)

@@ -114,12 +114,14 @@ class BlockColumnRow(direct.Direct):
         self.check(w.shape)
         if self.levels is None or self.levels.scale is not None:
             return self
-        first = direct.fitted_levels(self.levels, replace(self, levels=None), w)
-        support = _place(replace(self, levels=first), w) != 0
-        second = self.levels.fit(jnp.where(support, w, jnp.zeros_like(w)))
-        near = [base.relative_distance(w, _place(replace(self, levels=each), w)) for each in (first, second)]
-        scale = jnp.where(near[1] < near[0], jnp.asarray(second.scale), jnp.asarray(first.scale))
-        return replace(self, levels=replace(self.levels, scale=scale))
+        levels = self.levels
+        scale = base.closer_scale(
+            lambda x: jnp.asarray(levels.fit(x).scale),
+            lambda scale: _place(replace(self, levels=replace(levels, scale=scale)), w),
+            w,
+            lax.stop_gradient(replace(self, levels=None).project(w)),
+        )
+        return replace(self, levels=replace(levels, scale=scale))
 
     def nested(self, others: list[Any]) -> "BlockColumnRow":
         """These blocks with levels; see `nest`."""

@@ -146,8 +146,10 @@ def _fitted(plan: Plan, w: Array) -> Plan:
     free = replace(plan, grid=None)
     if not free.layout:
         return replace(plan, scale=search_scale(w, plan.grid))
-    first = search_scale(tree.project(free, w), plan.grid)
-    support = tree.project(replace(plan, scale=first), w) != 0
-    second = search_scale(jnp.where(support, w, jnp.zeros_like(w)), plan.grid)
-    far = [base.relative_distance(w, tree.project(replace(plan, scale=scale), w)) for scale in (first, second)]
-    return replace(plan, scale=jnp.where(far[1] < far[0], second, first))
+    scale = base.closer_scale(
+        functools.partial(search_scale, grid=plan.grid),
+        lambda scale: tree.project(replace(plan, scale=scale), w),
+        w,
+        tree.project(free, w),
+    )
+    return replace(plan, scale=scale)

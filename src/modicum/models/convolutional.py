@@ -7,8 +7,9 @@ from jaxtyping import Array, Float
 def max_pool(x: Float[Array, " *b h w i"]) -> Float[Array, " *b p q i"]:
     """Maximum over 2x2 windows, stride 2; an odd last row or column is left out.
 
-    By a reshape: XLA's gradient of a pooling window (select-and-scatter) takes several times as long on CPUs. Where
-    values are equal the gradient is shared among them instead of going to the first.
+    By a reshape: XLA's gradient of a pooling window (select-and-scatter) is slow on CPUs
+    (`scripts/bench/cpu_operators.py`). Where values are equal the gradient is shared among them instead of going to
+    the first.
     """
     *batch, height, width, channels = x.shape
     even = x[..., : height // 2 * 2, : width // 2 * 2, :]

@@ -17,11 +17,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from modicum import admm, models, train
 from modicum.core import Params, check
 from modicum.systems.compression_config import ARMS, Recipe
+from modicum.systems.progress import stages
 from modicum.train import report as run_report
 
 
@@ -128,14 +128,7 @@ def run(
     key = jax.random.fold_in(jax.random.key(seed), 1)
     batches = train.batches(training.arrays, key, recipe.schedule.batch, augment=recipe.dense.data.augment)
     method = {"admm": admm.compress, "one_shot": admm.one_shot, "gradual": admm.gradual}[arm]
-    with _progress(console) as progress:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, description=f"{stage}  loss {metrics['loss']:.3f}")
-
+    with stages(console) as show:
         result = method(
             _loss_of(model),
             dense.variables,
@@ -154,11 +147,6 @@ def run(
     run_report.write_json(folder / "report.json", result.report.as_dict())
     run_report.write_json(folder / "result.json", summary)
     return Outcome(dense, result, summary)
-
-
-def _progress(console: Console | None) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=console is None, transient=True)
 
 
 def _summary(recipe: Recipe, arm: str, dense: Dense, result: admm.Result, held_out: train.Dataset) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from modicum import admm, analog, mobile, train
 from modicum.core import Key, Params
 from modicum.models import SmallConvNet
+from modicum.systems.progress import bars, stages
 from modicum.systems.quickstart_config import QuickstartConfig, network, sets_for
 from modicum.train import report as run_report
 
@@ -62,11 +62,6 @@ class Outcome(NamedTuple):
     bundle: mobile.Compiled
     cost: analog.Report
     summary: dict[str, Any]
-
-
-def _progress(console: Console | None) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=console is None, transient=True)
 
 
 def _say(console: Console | None, text: str) -> None:
@@ -121,14 +116,7 @@ def _compressed(
     console: Console | None,
 ) -> admm.Result:
     method = admm.compress if arm == "admm" else admm.one_shot
-    with _progress(console) as progress:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, description=f"{stage}  loss {metrics['loss']:.3f}")
-
+    with stages(console) as show:
         return method(loss_fn, params, batches, chosen, config.compression(), folder=folder, progress=show)
 
 
@@ -187,7 +175,7 @@ def chip_accuracies(
 
     path = folder / "chips.json"
     done = json.loads(path.read_text()) if path.exists() else []
-    with _progress(console) as progress:
+    with bars(console) as progress:
         task = progress.add_task("chips", total=config.chips, completed=len(done))
         while len(done) < config.chips:
             # always a full group, so that one program serves and an interrupted run computes the same numbers
