@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "scripts" / "bench" / "results"
@@ -56,12 +57,33 @@ def interval(differences: list[float]) -> str:
     return f"{mean:+.2f} ± {stats.t.ppf(0.975, size - 1) * (variance / size) ** 0.5:.2f}"
 
 
-def anchors(table: str) -> dict[str, str]:
-    """What others published, by row."""
+def bench() -> ModuleType:
+    """The script whose tables these are."""
     sys.path.insert(0, str(ROOT / "scripts" / "bench"))
     import accuracy
 
-    return {row.name: row.anchor for row in accuracy.TABLES.get(table, ())}
+    return accuracy
+
+
+def anchors(table: str) -> dict[str, str]:
+    """What others published, by row."""
+    return {row.name: row.anchor for row in bench().TABLES.get(table, ())}
+
+
+def comparisons(table: str, cells: dict[str, dict]) -> list[str]:
+    """Rows against rows: differences paired by seed, where both are measured."""
+
+    def of(row: str, arm: str) -> dict[int, dict]:
+        return {cell["seed"]: cell for name, cell in cells.items() if name.startswith(f"{row} | {arm} | ")}
+
+    lines = []
+    for first, second in bench().COMPARISONS.get(table, ()):
+        chosen = [of(row, arm) for row, arm in (first, second)]
+        seeds = sorted(set(chosen[0]) & set(chosen[1]))
+        if seeds:
+            difference = interval([chosen[0][seed]["accuracy"] - chosen[1][seed]["accuracy"] for seed in seeds])
+            lines.append(f"- {first[0]} - {second[0]}: {difference} ({len(seeds)} seeds)")
+    return lines
 
 
 def accuracy_row(name: str, cells: list[dict], anchor: str) -> str:
@@ -124,13 +146,17 @@ def accuracy_table(path: Path) -> str:
         "published",
     )
     rows: dict[str, list[dict]] = {}
-    for name, cell in json.loads(path.read_text())["cells"].items():
+    cells, table = json.loads(path.read_text())["cells"], path.stem.removeprefix("accuracy-")
+    for name, cell in cells.items():
         rows.setdefault(name.split(" | ")[0], []).append(cell)
-    published = anchors(path.stem.removeprefix("accuracy-"))
+    published = anchors(table)
     order = [name for name in published if name in rows] + [name for name in rows if name not in published]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [accuracy_row(name, rows[name], published.get(name, "")) for name in order]
-    return "\n".join(lines)
+    compared = comparisons(table, cells)
+    return "\n".join(
+        [*lines, *(["", "Differences of accuracy in points, paired by seed:", ""] if compared else []), *compared]
+    )
 
 
 def accuracy_tables() -> str:

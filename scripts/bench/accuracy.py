@@ -27,9 +27,26 @@ class Row(NamedTuple):
     arms: tuple[str, ...] = ("admm", "one_shot")
     anchor: str = ""
 
+    def settings(self, seed: int) -> list[str]:
+        """The overrides of one seed: `{seed}` in them stands for its number."""
+        return [*(text.format(seed=seed) for text in self.overrides), f"dense.seed={seed}"]
+
 
 ALL = ("admm", "one_shot", "gradual")
 ADMM = ("admm",)
+ONCE = ("one_shot",)
+
+
+class Comparison(NamedTuple):
+    """Two rows whose accuracies are compared seed by seed.
+
+    Attributes:
+        first: name of a row, and its arm.
+        second: what is subtracted.
+    """
+
+    first: tuple[str, str]
+    second: tuple[str, str]
 
 
 def cifar10(model: str) -> tuple[Row, ...]:
@@ -42,7 +59,8 @@ def cifar10(model: str) -> tuple[Row, ...]:
 
     return (
         row("natural patterns (8)", arms=("admm", "one_shot")),
-        row("8 random patterns", "library=random"),
+        row("no patterns, trained as long", "library=none", arms=ONCE),
+        row("8 random patterns", "library=random", "draw={seed}"),
         row("PCONV's 4 patterns", "library=pconv"),
         row("MEST's 8 patterns", "library=mest"),
         row("any 4 positions", "library=any"),
@@ -94,6 +112,26 @@ TABLES = {
 }
 
 
+def _comparisons(model: str) -> tuple[Comparison, ...]:
+    """Do patterns enhance a network? Against as many more steps without any, and against libraries drawn at random."""
+    name = "" if model == "small" else f"{model}: "
+    patterns = (f"{name}natural patterns (8)", "admm")
+    others = (("no patterns, trained as long", "one_shot"), ("8 random patterns", "admm"), ("any 4 positions", "admm"))
+    return tuple(Comparison(patterns, (name + row, arm)) for row, arm in others)
+
+
+def _sharing(free: str) -> tuple[Comparison, ...]:
+    """What it costs that filters share their patterns."""
+    return tuple(Comparison((f"same, shared by {group} filters", "admm"), (free, "admm")) for group in (4, 8, 16))
+
+
+COMPARISONS = {
+    "digits": _sharing("patterns + connectivity, 8x"),
+    "cifar10": (*_comparisons("small"), *_sharing("patterns + connectivity, 8x")),
+    "cifar10_gpu": (*_comparisons("resnet20"), *_comparisons("vgg16")),
+}
+
+
 def cells(table: str, seeds: int) -> list[tuple[Row, str, int]]:
     """The cells of a table, seed by seed, so that a part of it compares all rows."""
     return [(row, arm, seed) for seed in range(seeds) for row in TABLES[table] for arm in row.arms]
@@ -104,15 +142,15 @@ def measure(row: Row, arm: str, seed: int, runs: Path) -> dict[str, Any]:
     from modicum.systems import compression, compression_config
     from modicum.train import report
 
-    recipe = compression_config.load_recipe(ROOT / "configs" / row.recipe, [*row.overrides, f"dense.seed={seed}"])
-    words = [*Path(row.recipe).with_suffix("").parts, *row.overrides, arm, str(seed)]
+    recipe = compression_config.load_recipe(ROOT / "configs" / row.recipe, row.settings(seed))
+    words = [*Path(row.recipe).with_suffix("").parts, *row.settings(seed)[:-1], arm, str(seed)]
     started, processed = time.perf_counter(), time.process_time()
     outcome = compression.run(recipe, arm, runs / "-".join(words))
     versions = report.versions()
     return {
         **outcome.summary,
         "recipe": row.recipe,
-        "overrides": list(row.overrides),
+        "overrides": row.settings(seed)[:-1],
         "seconds": round(time.perf_counter() - started, 1),
         # what it costs whatever else the machine does
         "cpu_seconds": round(time.process_time() - processed, 1),

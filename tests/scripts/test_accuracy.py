@@ -40,7 +40,7 @@ def test_every_row_is_a_recipe(accuracy):
     for name, rows in accuracy.TABLES.items():
         assert len({row.name for row in rows}) == len(rows), name
         for row in rows:
-            load_recipe(ROOT / "configs" / row.recipe, row.overrides)
+            load_recipe(ROOT / "configs" / row.recipe, row.settings(3))
             assert set(row.arms) <= set(ARMS)
             assert " | " not in row.name
 
@@ -85,6 +85,23 @@ def test_a_line_holds_means_spreads_and_paired_differences(tables, tmp_path):
         )
         assert columns[column] == f"{50 * (low + high):+.2f} ± {50 * (high - low):.2f}"
     assert columns[9:] == ["0", "3 x 60", "7", ""]
+
+
+def test_rows_are_compared_seed_by_seed(tables, accuracy, monkeypatch, tmp_path):
+    first, second = {0: 0.97, 1: 0.98, 2: 0.99}, {1: 0.97, 2: 0.99, 3: 0.5}
+    cells = {f"a | admm | {seed}": cell("admm", seed, 0.9, 0.9, value) for seed, value in first.items()}
+    cells |= {f"b | one_shot | {seed}": cell("one_shot", seed, 0.9, 0.9, value) for seed, value in second.items()}
+    monkeypatch.setattr(accuracy, "COMPARISONS", {"digits": (accuracy.Comparison(("a", "admm"), ("b", "one_shot")),)})
+    path = tmp_path / "accuracy-digits.json"
+    path.write_text(json.dumps({"cells": cells}))
+    low, high = stats.t.interval(0.95, 1, 0.5, stats.sem([1.0, 0.0]))
+    assert tables.accuracy_table(path).splitlines()[-1] == f"- a - b: +0.50 ± {(high - low) / 2:.2f} (2 seeds)"
+
+
+def test_comparisons_name_rows(accuracy):
+    for table, pairs in accuracy.COMPARISONS.items():
+        arms = {(row.name, arm) for row in accuracy.TABLES[table] for arm in row.arms}
+        assert {side for pair in pairs for side in pair} <= arms
 
 
 def test_a_violation_is_shown(tables, tmp_path):

@@ -8,7 +8,7 @@ from modicum.systems.compression_config import Schedule
 from modicum.train import DataConfig, Experiment, OptimizerConfig
 
 CIFAR_MODELS: dict[str, tuple[nn.Module, int]] = {
-    "small": (small_resnet(), 10),
+    "small": (small_resnet(), 30),
     "resnet20": (resnet20(), 100),
     "vgg16": (VGG16(), 100),
     "mobilenet_v2": (MobileNetV2(small_images=True), 100),
