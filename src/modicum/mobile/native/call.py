@@ -1,0 +1,119 @@
+"""A program as a function: from Python by ctypes, from JAX by a custom call."""
+
+import ctypes
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modicum.mobile.native import build
+from modicum.mobile.native.machine import Machine
+from modicum.mobile.native.program import ALIGNMENT, Program
+
+
+def aligned(size: int) -> np.ndarray:
+    """Bytes that begin where a cache line does."""
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """A compiled program, loaded.
+
+    Attributes:
+        program: what was compiled.
+        threads: threads of a run.
+        weights: its weights, aligned.
+    """
+
+    program: Program
+    threads: int
+    weights: np.ndarray = field(repr=False)
+    _library: Any = field(repr=False)
+
+    def run(self, x: np.ndarray, arena: np.ndarray | None = None) -> np.ndarray:
+        """The outputs of a batch, image by image; no JAX.
+
+        Args:
+            x: float32, of the program's input shape.
+            arena: scratch memory from `aligned(program.arena)`; made anew where None.
+        """
+        program = self.program
+        x = np.ascontiguousarray(x, np.float32)
+        if x.shape != program.input_shape:
+            raise ValueError(f"x must have shape {program.input_shape}, got {x.shape}")
+        y = np.empty(program.output_shape, np.float32)
+        arena = aligned(program.arena) if arena is None else arena
+        for image in range(x.shape[0]):
+            self.call(x[image], y[image : image + 1], arena)
+        return y
+
+    def call(self, x: np.ndarray, y: np.ndarray, arena: np.ndarray) -> None:
+        """One image, in memory that is there: what is timed."""
+        run = getattr(self._library, f"{self.program.name}_run_threads")
+        if run(self.weights.ctypes.data, x.ctypes.data, y.ctypes.data, arena.ctypes.data, self.threads):
+            raise OSError("threads cannot be started")
+
+    def profile(self, x: np.ndarray, repeats: int = 20) -> dict[str, float]:
+        """Seconds of each layer on one thread, the least of some runs; see `Program.built`.
+
+        Args:
+            x: float32, one image of the program's input shape or the first of several.
+            repeats: runs.
+        """
+        program, arena = self.program, aligned(self.program.arena)
+        x, y = np.ascontiguousarray(x, np.float32), np.empty(program.output_shape, np.float32)
+        step = getattr(self._library, f"{program.name}_step")
+        step.argtypes = [ctypes.c_size_t, *[ctypes.c_void_p] * 4]
+        least = dict.fromkeys((built.name for built in program.built), float("inf"))
+        for _ in range(repeats):
+            for number, built in enumerate(program.built):
+                started = time.perf_counter()
+                step(number, self.weights.ctypes.data, x.ctypes.data, y.ctypes.data, arena.ctypes.data)
+                least[built.name] = min(least[built.name], time.perf_counter() - started)
+        return least
+
+    def __call__(self, x: Any) -> Any:
+        """The same in JAX; works under `jit`."""
+        program = self.program
+        target = f"modicum_{self._library._name}_{self.threads}"
+        _register(target, self._library, program.name)
+        shapes = (
+            jax.ShapeDtypeStruct(program.output_shape, jnp.float32),
+            jax.ShapeDtypeStruct((program.arena,), jnp.uint8),
+        )
+        return jax.ffi.ffi_call(target, shapes)(jnp.asarray(self.weights), x)[0]
+
+
+_REGISTERED: set[str] = set()
+
+
+def _register(target: str, library: Any, name: str) -> None:
+    # XLA knows targets by name for the whole process, and refuses a second one of the same name
+    if target not in _REGISTERED:
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, f"{name}_xla")), platform="cpu")
+        _REGISTERED.add(target)
+
+
+def load(program: Program, machine: Machine, threads: int = 1) -> Library:
+    """Compiles and loads a program for this machine.
+
+    Args:
+        program: what `build` made.
+        machine: this one.
+        threads: threads of a run.
+    """
+    extra = ("-DMODICUM_XLA", f"-DMODICUM_XLA_THREADS={threads}", f"-I{jax.ffi.include_dir()}")
+    path = build.library(program.source, machine, extra)
+    loaded = ctypes.CDLL(str(path))
+    run = getattr(loaded, f"{program.name}_run_threads")
+    run.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
+    run.restype = ctypes.c_int
+    weights = aligned(len(program.weights))
+    weights[:] = program.weights
+    return Library(program, threads, weights, loaded)

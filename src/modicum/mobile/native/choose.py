@@ -1,0 +1,198 @@
+"""How a product is computed: what may be chosen, what it would cost by a model of the machine, and the best of it."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from modicum.mobile.native.emit import Place, Product, Taps, Tile
+from modicum.mobile.native.layout import Planes
+from modicum.mobile.native.machine import Machine
+from modicum.mobile.native.structure import Structure, structure
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a product is computed.
+
+    Attributes:
+        tile: register tile.
+        taps: most taps of a piece.
+        shapes: most shapes of pieces.
+        chunk: input channels that are read before the next ones.
+    """
+
+    tile: Tile
+    taps: int = 4
+    shapes: int = 12
+    chunk: int = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A choice worked out: the weights in order, the kernel, and where each piece reads."""
+
+    structure: Structure
+    product: Product
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Problem:
+    """A product in a network.
+
+    Attributes:
+        weight: `(kh, kw, i, o)`, depthwise `(kh, kw, 1, o)`.
+        depthwise: whether channels do not mix.
+        planes: layout of the input.
+        corner: row and column that the window of the first output begins at.
+        flat: for a flattened input: where its numbers lie.
+        height: rows of outputs.
+        width: outputs in a row.
+        stride: of both.
+        source: steps through the input.
+        target: steps through the output.
+        residual: steps through what is added, or None.
+        activation: what is applied at the end.
+        pool: whether the maximum over 2x2 outputs is stored.
+        lanes: floats in a vector.
+    """
+
+    weight: np.ndarray
+    depthwise: bool
+    planes: Planes
+    corner: tuple[int, int]
+    flat: Callable[[np.ndarray], np.ndarray] | None
+    height: int
+    width: int
+    stride: tuple[int, int]
+    source: Place
+    target: Place
+    residual: Place | None
+    activation: str
+    pool: bool
+    lanes: int
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a problem lives as long as one build
+    def structure(self, vectors: int, taps: int, shapes: int, chunk: int) -> Structure:
+        """The weights in order; see `structure.structure`."""
+        return structure(self.weight, self.lanes, vectors, taps=taps, shapes=shapes, chunk=chunk)
+
+    def product(self, tile: Tile, library: tuple[Taps, ...]) -> Product:
+        """The kernel with a tile."""
+        return Product(
+            lanes=self.lanes,
+            tile=tile,
+            height=self.height,
+            width=self.width,
+            stride=self.stride,
+            source=self.source,
+            target=self.target,
+            residual=self.residual,
+            library=library,
+            depthwise=self.depthwise,
+            activation=self.activation,
+            pool=self.pool,
+        )
+
+    def plan(self, choice: Choice) -> Plan:
+        """A choice worked out."""
+        chosen = self.structure(choice.tile.vectors, choice.taps, choice.shapes, choice.chunk)
+        top, left = chosen.corners[:, 0] + self.corner[0], chosen.corners[:, 1] + self.corner[1]
+        planes = self.planes
+        if self.flat is not None:
+            offsets = self.flat(chosen.channels)
+        else:
+            inside = (top + planes.halo) * planes.row + (left + planes.halo) * planes.lanes
+            channel = np.zeros_like(chosen.channels) if self.depthwise else chosen.channels
+            offsets = channel // planes.lanes * planes.plane + inside + channel % planes.lanes
+        return Plan(chosen, self.product(choice.tile, chosen.library), offsets.astype(np.int32))
+
+
+def _sides(size: int, most: int, even: bool) -> Iterator[int]:
+    """Sides of a tile: the smallest for each number of tiles, so that the last one overlaps least."""
+    seen = set()
+    for tiles in range(1, size + 1):
+        side = -(-size // tiles)
+        if even:
+            side += side % 2
+        if side <= most and side not in seen:
+            seen.add(side)
+            yield side
+
+
+def tiles(problem: Problem, machine: Machine, vectors: int, taps: int) -> Iterator[Tile]:
+    """Tiles whose sums and weights fit the registers."""
+    free = machine.registers - 1 - taps * vectors
+    for rows in _sides(problem.height, free, problem.pool):
+        for columns in _sides(problem.width, free // rows, problem.pool):
+            pixels = rows * columns * vectors
+            if pixels > free or (problem.pool and (rows > problem.height or columns > problem.width)):
+                continue
+            copies = 2 if pixels <= 4 and 2 * pixels <= free and not problem.depthwise else 1
+            yield Tile(rows, columns, vectors, copies)
+
+
+LATENCY = 4
+"""Cycles until a sum can be added to again."""
+
+NEAR, FAR, SECOND_LEVEL = 24.0, 6.0, 1 << 20
+"""Bytes a cycle out of the second level of cache and out of what lies behind it, and bytes of that level."""
+
+
+def cost(problem: Problem, tile: Tile, chosen: Structure, threads: int = 1) -> float:
+    """Cycles by a model: multiply-adds and loads in pairs, chains of sums, loops, and memory behind the weights."""
+    product = problem.product(tile, chosen.library)
+    down, across = product.tiles
+    per_tile = 0.0
+    counts = chosen.counts.sum(axis=(0, 1))
+    for taps, count in zip(chosen.library, counts.tolist(), strict=True):
+        reads = {
+            (row * problem.stride[0] + dy, column * problem.stride[1] + dx)
+            for row in range(tile.rows)
+            for column in range(tile.columns)
+            for dy, dx in taps
+        }
+        multiplies = tile.rows * tile.columns * tile.vectors * len(taps) / 2
+        loads = (len(reads) + tile.vectors * len(taps) + 1) / 2
+        chain = LATENCY * len(taps) / tile.copies
+        per_tile += count * (max(multiplies, loads, chain) + 1)
+    loops = chosen.counts.size * 3 + int((chosen.counts > 0).sum()) * 8
+    ends = chosen.blocks * tile.rows * tile.columns * tile.vectors * 2
+    compute = (per_tile + loops + ends) * down * across
+    read = 4 * (len(chosen.values) + len(chosen.channels))
+    memory = read / (FAR if read > SECOND_LEVEL else NEAR)
+    return max(compute / min(threads, max(1, chosen.blocks * down)), memory) + (0 if compute > memory else compute / 8)
+
+
+def candidates(problem: Problem, machine: Machine) -> list[tuple[float, Choice]]:
+    """Choices from the best on, by the model."""
+    outputs = problem.weight.shape[3]
+    wide = -(-outputs // machine.lanes)
+    pixels = problem.height * problem.width
+    if problem.depthwise:
+        options = [1]
+    elif pixels == 1:
+        options = [vectors for vectors in (1, 2, 4, 8) if vectors <= wide] or [1]
+    else:
+        options = [vectors for vectors in (1, 2, 4) if vectors <= wide] or [1]
+    window = math.prod(problem.weight.shape[:2])
+    taps = 1 if window == 1 else (min(window, 9) if problem.depthwise else 4)
+    chunk = 64 if window > 1 else (8192 if pixels == 1 else 256)
+    found = []
+    for vectors in options:
+        chosen = problem.structure(vectors, taps, 12, chunk)
+        found += [
+            (cost(problem, tile, chosen), Choice(tile, taps, 12, chunk))
+            for tile in tiles(problem, machine, vectors, taps)
+        ]
+    if not found:
+        raise ValueError(f"tiles must fit {machine.registers} registers, got none for weight {problem.weight.shape}")
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def choose(problem: Problem, machine: Machine) -> Choice:
+    """The best choice by the model."""
+    return candidates(problem, machine)[0][1]

@@ -1,0 +1,458 @@
+"""From a graph to one C program and one block of weights: layouts, memory, kernels, steps."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from modicum.mobile.graph import Add, Affine, Conv, Dense, Graph, Layer, Mean, Pool, Reshape
+from modicum.mobile.native import emit, runtime, steps
+from modicum.mobile.native.choose import Choice, Problem, choose
+from modicum.mobile.native.layout import Planes, whole
+from modicum.mobile.native.machine import Machine
+
+ALIGNMENT = 64
+"""Bytes; what XLA aligns its buffers to, and the longest vector."""
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """An activation: its layout, where it begins in the arena, and whether it is read as one flat vector."""
+
+    planes: Planes
+    buffer: str
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of a layer.
+
+    Attributes:
+        name: of the layer.
+        kernel: kind of kernel, with its tile.
+        choice: how it is computed, None where it is no product.
+        macs: multiply-accumulates on weights that are not skipped, for one image.
+        dense_macs: those of the layer without zeros.
+        payload: bytes of weights.
+        index: bytes of offsets and counts.
+        source: bytes of activations read, at least once each.
+        target: bytes written.
+    """
+
+    name: str
+    kernel: str
+    choice: Choice | None = None
+    macs: int = 0
+    dense_macs: int = 0
+    payload: int = 0
+    index: int = 0
+    source: int = 0
+    target: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A network in C.
+
+    Attributes:
+        name: prefix of its functions.
+        source: C text.
+        header: C text of its declarations.
+        weights: bytes that `run` reads.
+        arena: bytes of scratch memory.
+        input_shape: batch included.
+        output_shape: batch included.
+        built: what became of each layer.
+    """
+
+    name: str
+    source: str = field(repr=False)
+    header: str = field(repr=False)
+    weights: np.ndarray = field(repr=False)
+    arena: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    built: tuple[Built, ...]
+
+
+class Blob:
+    """Arrays one after the other, each at a multiple of 64 bytes."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, array: np.ndarray) -> int:
+        """Where the array begins."""
+        at, data = self.size, np.ascontiguousarray(array).tobytes()
+        data += bytes(-len(data) % ALIGNMENT)
+        self.parts.append(data)
+        self.size += len(data)
+        return at
+
+    def array(self) -> np.ndarray:
+        """All of it."""
+        return np.frombuffer(b"".join(self.parts) or bytes(ALIGNMENT), np.uint8)
+
+
+def supported(layer: Layer) -> str | None:
+    """Why a layer has no kernel here, or None."""
+    if isinstance(layer, Pool) and layer.kind == "mean" and any(map(any, layer.padding)):
+        return None
+    if isinstance(layer, (Conv, Dense, Pool, Mean, Add, Affine, Reshape)):
+        return None
+    return getattr(layer, "operator", type(layer).__name__)
+
+
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of a value without its batch."""
+    inner = shape[1:]
+    if len(inner) == 3:
+        return inner[2], inner[0], inner[1]
+    if len(inner) == 2:
+        return inner[1], 1, inner[0]
+    if len(inner) == 1:
+        return inner[0], 1, 1
+    raise ValueError(f"values must be vectors, sequences or images after the batch, got shape {shape}")
+
+
+class Builder:
+    """Builds a program; one is used once."""
+
+    def __init__(self, graph: Graph, machine: Machine, name: str, choices: Mapping[str, Choice]) -> None:
+        self.graph, self.machine, self.name, self.choices = graph, machine, name, choices
+        self.blob = Blob()
+        self.kernels: dict[str, str] = {}
+        self.texts: list[str] = []
+        self.built: list[Built] = []
+        self.spans: dict[str, list[int]] = {}
+        self.bytes: dict[str, int] = {}
+        self.values: dict[str, Value] = {}
+        self.readers: dict[str, list[Layer]] = {}
+        for layer in graph.layers:
+            for read in layer.inputs:
+                self.readers.setdefault(read, []).append(layer)
+
+    def build(self) -> Program:
+        """The program."""
+        graph = self.graph
+        batch = graph.input_shape[0]
+        self._input()
+        skipped: set[str] = set()
+        for layer in graph.layers:
+            if layer.name not in skipped:
+                fused = self._pooled(layer)
+                self._layer(layer, fused)
+                if fused is not None:
+                    skipped.add(fused.name)
+        self._output()
+        offsets, arena = self._memory()
+        text = [emit.header(self.machine.lanes), *self.kernels.values()]
+        for number, body in enumerate(self.texts):
+            for buffer, at in offsets.items():
+                body = body.replace(f"@{buffer}@", f"(arena + {at})")
+            text.append(
+                f"static void step_{number}(const char *w, const float *x, float *y, char *arena,\n"
+                f"                          int part, int parts) {{\n"
+                f"(void)w; (void)x; (void)y; (void)arena; (void)part; (void)parts;\n{body}\n}}\n"
+            )
+        names = ", ".join(f"step_{number}" for number in range(len(self.texts)))
+        shape = next(
+            (layer.shape for layer in reversed(graph.layers) if layer.output == graph.output), graph.input_shape
+        )
+        sizes = {"input": int(np.prod(graph.input_shape[1:])), "output": int(np.prod(shape[1:]))}
+        values = {"name": self.name, "arena": arena, "weights": self.blob.size, **sizes, "batch": batch}
+        # the type is declared in the entry, which also holds the array's first use
+        entry = runtime.ENTRY.format(**values)
+        declared, rest = entry.split("\n\n", 1)
+        text.append(f"{declared}\nstatic step_fn *const steps[] = {{{names}}};\n{rest}")
+        text.append(runtime.THREADS.format(**values))
+        text.append(runtime.HANDLER.replace("{threads}", "MODICUM_XLA_THREADS").format(**values))
+        header = runtime.HEADER.format(**values, guard=f"{self.name.upper()}_H")
+        return Program(
+            self.name, "\n".join(text), header, self.blob.array(), arena, graph.input_shape, shape, tuple(self.built)
+        )
+
+    def _halo(self, value: str) -> int:
+        """Zeros that the readers of a value want around it."""
+        most = 0
+        for layer in self.readers.get(value, []):
+            if isinstance(layer, Conv) and layer.inputs[0] == value:
+                most = max(most, *(pad for pair in layer.padding for pad in pair))
+            elif isinstance(layer, Reshape):
+                continue
+        return most
+
+    def _planes(self, value: str, shape: tuple[int, ...], halo: bool = True) -> Planes:
+        channels, height, width = _sizes(shape)
+        lanes = self.machine.lanes
+        if len(shape) == 3:
+            lanes = whole(channels, lanes)
+        return Planes.of(channels, height, width, lanes, self._halo(value) if halo else 0)
+
+    def _use(self, buffer: str) -> str:
+        """A buffer in the text of the step that is being written, which must keep it alive."""
+        span = self.spans.setdefault(buffer, [len(self.texts), len(self.texts)])
+        span[1] = len(self.texts)
+        return f"@{buffer}@"
+
+    def _make(self, value: str, planes: Planes) -> Value:
+        self.values[value] = Value(planes, value)
+        self.bytes[value] = whole(4 * planes.floats, ALIGNMENT)
+        return self.values[value]
+
+    def _step(self, body: str, built: Built) -> None:
+        self.texts.append(body)
+        self.built.append(built)
+
+    def _input(self) -> None:
+        graph = self.graph
+        planes = self._planes(graph.input, graph.input_shape)
+        channels = planes.channels
+        readers = self.readers.get(graph.input, [])
+        scalar = all(isinstance(layer, (Conv, Dense)) and not _depthwise(layer) for layer in readers)
+        if scalar and channels < self.machine.lanes:
+            planes = Planes(channels, planes.height, planes.width, channels, planes.halo)
+        value = self._make(graph.input, planes)
+        out = self._use(value.buffer)
+        body = f"const float *restrict in = x; float *restrict out = (float *){out};\n"
+        body += steps.halo(planes, "out") + "\n" + steps.gather(planes, channels)
+        self._step(body, Built("input", "copy", target=4 * planes.floats))
+
+    def _output(self) -> None:
+        value = self.values[self.graph.output]
+        body = f"const float *restrict in = (const float *){self._use(value.buffer)}; float *restrict out = y;\n"
+        self._step(body + steps.scatter(value.planes), Built("output", "copy", source=4 * value.planes.floats))
+
+    def _pooled(self, layer: Layer) -> Pool | None:
+        """The 2x2 maximum right after a convolution, where it can be taken in registers."""
+        if not isinstance(layer, Conv) or _depthwise(layer) or layer.output == self.graph.output:
+            return None
+        readers = self.readers.get(layer.output, [])
+        if len(readers) != 1 or not isinstance(readers[0], Pool):
+            return None
+        pool, (height, width) = readers[0], layer.shape[1:3]
+        plain = (pool.kind, pool.window, pool.stride) == ("max", (2, 2), (2, 2)) and not any(map(any, pool.padding))
+        return pool if plain and height % 2 == 0 and width % 2 == 0 else None
+
+    def _layer(self, layer: Layer, fused: Pool | None) -> None:
+        if isinstance(layer, Reshape):
+            self._reshape(layer)
+        elif isinstance(layer, (Conv, Dense)):
+            self._product(layer, fused)
+        elif isinstance(layer, (Pool, Mean, Add, Affine)):
+            self._simple(layer)
+        else:
+            raise ValueError(f"layers must have kernels, got operator {supported(layer)!r} at {layer.name!r}")
+
+    def _reshape(self, layer: Reshape) -> None:
+        """No copy: who reads the flat vector knows where each of its numbers lies."""
+        value = self.values[layer.inputs[0]]
+        if len(layer.shape) != 2:
+            raise ValueError(f"reshapes must flatten, got shape {layer.shape} at {layer.name!r}")
+        self.values[layer.output] = replace(value, flat=True)
+
+    def _simple(self, layer: Layer) -> None:
+        sources = [self.values[read] for read in layer.inputs]
+        target = self._make(layer.output, self._planes(layer.output, layer.shape))
+        names = ["in", "other"]
+        body = "".join(
+            f"const float *restrict {name} = (const float *){self._use(source.buffer)};\n"
+            for name, source in zip(names, sources, strict=False)
+        )
+        body += (
+            f"float *restrict out = (float *){self._use(target.buffer)};\n" + steps.halo(target.planes, "out") + "\n"
+        )
+        first = sources[0].planes
+        if isinstance(layer, Pool):
+            padding = (layer.padding[0][0], layer.padding[1][0])
+            body += steps.pool(layer.kind, first, target.planes, layer.window, layer.stride, padding)
+        elif isinstance(layer, Mean):
+            body += steps.mean(first, target.planes)
+        elif isinstance(layer, Add):
+            body += steps.add(first, sources[1].planes, target.planes, layer.activation)
+        elif isinstance(layer, Affine):
+            at = self.blob.add(_pairs(layer.scale, layer.shift, self.machine.lanes, 1))
+            body += f"const float *scale = (const float *)(w + {at});\n"
+            body += steps.affine(first, target.planes, layer.activation)
+        read = 4 * sum(source.planes.floats for source in sources)
+        self._step(body, Built(layer.name, type(layer).__name__.lower(), source=read, target=4 * target.planes.floats))
+
+    def _product(self, layer: Conv | Dense, fused: Pool | None) -> None:
+        lanes = self.machine.lanes
+        source = self.values[layer.inputs[0]]
+        depthwise = _depthwise(layer)
+        output = layer.output if fused is None else fused.output
+        target = self._make(output, self._planes(output, (layer if fused is None else fused).shape))
+        residual = self.values[layer.inputs[1]] if len(layer.inputs) > 1 else None
+        problem = self._problem(layer, source, target, residual, fused is not None)
+        choice = self.choices.get(layer.name) or choose(problem, self.machine)
+        plan = problem.plan(choice)
+        chosen, product = plan.structure, plan.product
+        text = emit.product_kernel("@", product)
+        kernel = f"product_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        self.kernels.setdefault(kernel, text.replace("@", kernel, 1))
+        counts = chosen.counts.astype(np.uint16)
+        scale = np.ones(len(layer.bias), np.float32) if layer.scale is None else layer.scale
+        parts = {
+            "weights": self.blob.add(chosen.values),
+            "offsets": self.blob.add(plan.offsets),
+            "counts": self.blob.add(counts),
+            "starts": self.blob.add(chosen.starts.astype(np.uint32)),
+            "scale": self.blob.add(_pairs(scale, layer.bias, lanes, chosen.vectors)),
+        }
+        down, _ = product.tiles
+        items = -(-chosen.blocks // choice.tile.together) * down
+        begin = target.planes.at(0)
+        body = f"const float *in = (const float *){self._use(source.buffer)};\n"
+        body += f"float *out = (float *){self._use(target.buffer)};\n" + steps.halo(target.planes, "out") + "\n"
+        add = "0"
+        if residual is not None:
+            add = f"(const float *){self._use(residual.buffer)} + {residual.planes.at(0)}"
+        body += (
+            f"const struct product d = {{w + {parts['weights']}, (const int32_t *)(w + {parts['offsets']}), "
+            f"(const uint16_t *)(w + {parts['counts']}), (const uint32_t *)(w + {parts['starts']}), "
+            f"(const float *)(w + {parts['scale']}), {chosen.blocks}, {chosen.chunks}}};\n"
+            f"{kernel}(in, out + {begin}, {add}, &d, (int)((int64_t){items} * part / parts), "
+            f"(int)((int64_t){items} * (part + 1) / parts));"
+        )
+        pixels = int(np.prod(layer.shape[1:-1]))
+        used = len(chosen.values) * pixels
+        tile = choice.tile
+        kind = "depthwise" if depthwise else type(layer).__name__.lower()
+        self._step(
+            body,
+            Built(
+                layer.name,
+                f"{kind} {tile.rows}x{tile.columns}x{tile.vectors * lanes}" + (" + pool" if fused else ""),
+                choice,
+                used,
+                int(np.prod(layer.weight.shape)) * pixels,
+                chosen.values.nbytes,
+                plan.offsets.nbytes + counts.nbytes + 8 * chosen.blocks,
+                4 * source.planes.floats,
+                4 * target.planes.floats,
+            ),
+        )
+
+    def _problem(
+        self, layer: Conv | Dense, source: Value, target: Value, residual: Value | None, pooled: bool
+    ) -> Problem:
+        from_, to = source.planes, target.planes
+        if isinstance(layer, Dense):
+            weight, stride, corner = layer.weight[None, None], (1, 1), (0, 0)
+            height, width = (1, 1) if source.flat else (to.height, to.width)
+        else:
+            weight, stride = _whole_weight(layer), layer.stride
+            corner = (-layer.padding[0][0], -layer.padding[1][0])
+            height, width = layer.shape[1:3]
+        flat: Callable[[np.ndarray], np.ndarray] | None = None
+        if source.flat:
+            flat = _flat_offsets(from_)
+        places = [emit.Place(planes.row, planes.lanes, _vector(planes, self.machine.lanes)) for planes in (from_, to)]
+        added = None
+        if residual is not None:
+            planes = residual.planes
+            added = emit.Place(planes.row, planes.lanes, _vector(planes, self.machine.lanes))
+        joined = [from_, to] + ([residual.planes] if residual is not None else [])
+        if weight.shape[:2] == (1, 1) and stride == (1, 1) and not pooled and not any(p.halo for p in joined):
+            # rows follow each other without a gap: one long row has no ends to fit tiles to
+            height, width = 1, height * width
+        return Problem(
+            weight=weight,
+            depthwise=_depthwise(layer),
+            planes=from_,
+            corner=corner,
+            flat=flat,
+            height=height,
+            width=width,
+            stride=stride,
+            source=places[0],
+            target=places[1],
+            residual=added,
+            activation=layer.activation,
+            pool=pooled,
+            lanes=self.machine.lanes,
+        )
+
+    def _memory(self) -> tuple[dict[str, int], int]:
+        """Where each buffer lies, the largest first: those that are never alive together may share bytes."""
+        placed: dict[str, int] = {}
+        for buffer in sorted(self.bytes, key=lambda name: (-self.bytes[name], name)):
+            first, last = self.spans[buffer]
+            others = sorted(
+                (placed[other], placed[other] + self.bytes[other])
+                for other in placed
+                if not (self.spans[other][1] < first or last < self.spans[other][0])
+            )
+            at = 0
+            for begin, end in others:
+                if at + self.bytes[buffer] <= begin:
+                    break
+                at = max(at, end)
+            placed[buffer] = at
+        return placed, max((placed[name] + self.bytes[name] for name in placed), default=0) + ALIGNMENT
+
+
+def _depthwise(layer: Layer) -> bool:
+    return (
+        isinstance(layer, Conv)
+        and layer.groups > 1
+        and layer.weight.shape[2] == 1
+        and (layer.groups == layer.weight.shape[3])
+    )
+
+
+def _whole_weight(layer: Conv) -> np.ndarray:
+    """The weight of a convolution in groups as one of all channels, zero between groups; depthwise as it is."""
+    if layer.groups == 1 or _depthwise(layer):
+        return layer.weight
+    height, width, inputs, outputs = layer.weight.shape
+    full = np.zeros((height, width, inputs * layer.groups, outputs), np.float32)
+    step = outputs // layer.groups
+    for group in range(layer.groups):
+        mine = slice(group * step, (group + 1) * step)
+        full[:, :, group * inputs : (group + 1) * inputs, mine] = layer.weight[..., mine]
+    return full
+
+
+def _vector(planes: Planes, lanes: int) -> int:
+    """Floats from a vector of channels to the next."""
+    return planes.plane if planes.lanes == lanes else lanes
+
+
+def _pairs(scale: np.ndarray, shift: np.ndarray, lanes: int, vectors: int) -> np.ndarray:
+    """Scale and shift in turns, vector by vector, zeros where there is no channel."""
+    size = whole(len(scale), lanes * vectors)
+    both = np.zeros((2, size), np.float32)
+    both[0, : len(scale)], both[1, : len(shift)] = scale, shift
+    return both.reshape(2, -1, lanes).transpose(1, 0, 2)
+
+
+def _flat_offsets(planes: Planes) -> Callable[[np.ndarray], np.ndarray]:
+    """Where the numbers of a flattened image lie, by their place in the vector."""
+
+    def offsets(at: np.ndarray) -> np.ndarray:
+        pixel, channel = at // planes.channels, at % planes.channels
+        y, x = pixel // planes.width, pixel % planes.width
+        inside = (y + planes.halo) * planes.row + (x + planes.halo) * planes.lanes
+        return channel // planes.lanes * planes.plane + inside + channel % planes.lanes
+
+    return offsets
+
+
+def build(graph: Graph, machine: Machine, name: str = "model", choices: Mapping[str, Choice] | None = None) -> Program:
+    """The C program of a graph whose layers all have kernels.
+
+    Args:
+        graph: fused layers.
+        machine: what it will run on.
+        name: prefix of its functions, a C identifier.
+        choices: how some products are computed, by layer; the rest is chosen by a model of the machine.
+
+    Raises:
+        ValueError: naming the operator that has no kernel.
+    """
+    return Builder(graph, machine, name, choices or {}).build()
