@@ -48,13 +48,16 @@ def on_cifar10(model: str) -> Experiment:
 
 
 def schedule_on_cifar10(model: str) -> Schedule:
-    """How a network on CIFAR-10 is compressed: 3,000 steps of the small one, 26,000 of the others.
+    """How a network on CIFAR-10 is compressed: 6,000 steps of the small one, 26,000 of the others.
+
+    The small one's schedule was chosen on the last tenth of the training images, `dense.data.train=train[:90%]` and
+    `dense.data.test=train[90%:]`, not on the held-out ones.
 
     Args:
         model: a name in `CIFAR_MODELS`.
     """
     if model == "small":
-        return Schedule(outer=12, inner=100, retrain=1800, rho=1.0, refit=4, retrain_learning_rate=2e-3)
+        return Schedule(outer=30, inner=50, retrain=4500, rho=1.0, growth=1.2, refit=8, retrain_learning_rate=2e-3)
     return Schedule(outer=25, inner=400, retrain=16000, rho=0.1, refit=8, retrain_learning_rate=2e-3, batch=128)
 
 
