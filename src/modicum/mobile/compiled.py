@@ -1,5 +1,6 @@
 """Compile a network, save it as a bundle, load it without its code."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,20 +13,25 @@ from jax import export
 
 import modicum
 from modicum.core import Packed, Params, check
-from modicum.mobile import bundle, manifest, signature, stablehlo
+from modicum.mobile import bundle, manifest, native, signature, stablehlo
+from modicum.mobile.graph import Conv, Dense, Gru, fuse, trace
 from modicum.mobile.lower import bake, lower
 from modicum.mobile.report import Report, Row, layers
 from modicum.mobile.weights import choose, pack
 
-TARGETS = ("host",)
+TARGETS = {"host": None, "aarch64-linux": native.AARCH64_LINUX, "aarch64-android": native.AARCH64_ANDROID}
+"""What kernels may be written for; None stands for this machine."""
+
 BATCHES = ("fixed", "any")
+KERNELS = ("auto", "native", "xla")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Compiled:
     """A network with its weights inside: what `compile` and `load` return.
 
-    Call it with `x`. The weights stay packed in memory and are decoded in every call.
+    Call it with `x`. Native kernels are compiled at the first call. Where there are none, XLA runs the portable module,
+    in which the weights stay packed and are decoded in every call.
 
     Attributes:
         exported: the `jax.export` form, for several platforms, perhaps with a symbolic batch.
@@ -33,7 +39,8 @@ class Compiled:
         packed: every parameter leaf in packed form, by path.
         rows: the layers of the report.
         settings: `target`, `threads` and `batch` as given to `compile`, `shapes` of the example's arrays.
-        function: what a call runs, jitted.
+        portable: what a call runs without native kernels, jitted.
+        maker: makes the native network; it returns None where there is none.
     """
 
     exported: export.Exported = field(repr=False)
@@ -41,7 +48,17 @@ class Compiled:
     packed: Mapping[str, Packed] = field(repr=False)
     rows: tuple[Row, ...] = field(repr=False)
     settings: Mapping[str, Any]
-    function: Callable[[Any], Any] = field(repr=False)
+    portable: Callable[[Any], Any] = field(repr=False)
+    maker: Callable[[], native.Network | None] = field(repr=False)
+
+    @functools.cached_property
+    def network(self) -> native.Network | None:
+        """The native kernels, compiled when first asked for; None where XLA runs everything."""
+        return self.maker()
+
+    @functools.cached_property
+    def _function(self) -> Callable[[Any], Any]:
+        return self.portable if self.network is None else jax.jit(self.network)
 
     def __call__(self, x: Any) -> Any:
         """The network's output; works under `jit`.
@@ -50,7 +67,7 @@ class Compiled:
             ValueError: if `x` does not have the structure, shape or dtype of the example.
         """
         signature.check_inputs(self.exported, x)
-        return self.function(x)
+        return self._function(x)
 
     def stablehlo(self) -> str:
         """The portable module as MLIR text."""
@@ -113,11 +130,15 @@ def compile(
     target: str = "host",
     threads: int = 1,
     batch: str = "fixed",
+    kernels: str = "auto",
+    tuning_seconds: float = 0.0,
 ) -> Compiled:
-    """`fun(params, x)` as a portable module of `x` alone, its weights baked in packed.
+    """`fun(params, x)` as a function of `x` alone: native kernels for this processor, and a portable module.
 
-    A leaf with a constraint lies in the module as `constraint.encode` wrote it and is decoded there; every other
-    leaf lies there as it is. All of it is pure StableHLO, so any compiler that reads StableHLO can run it.
+    The kernels are C, written for the network's shapes and for the zeros in its weights, whatever set these lie in
+    (`native`); layers without a kernel are left to XLA. In the portable module a leaf with a constraint lies as
+    `constraint.encode` wrote it and is decoded there; every other leaf lies there as it is. All of it is pure
+    StableHLO, so any compiler that reads StableHLO can run it.
 
     Args:
         fun: any JAX function `(params, x) -> y`; `x` and `y` are arrays or trees of them.
@@ -125,10 +146,14 @@ def compile(
         example: `x`, or its shapes and dtypes (`jax.ShapeDtypeStruct`).
         constraints: a pytree like `params` with a constraint or `None` for each leaf, or a callable
             `params -> such a pytree`.
-        target: `"host"`.
-        threads: 1.
+        target: what `save` writes kernels for: one of `TARGETS`. A call runs on this machine in any case.
+        threads: threads of a call, at least 1.
         batch: `"fixed"` for the example's shapes, or `"any"` for a free first axis of every array of `x`. The module
             of `stablehlo()` keeps the example's shapes in either case.
+        kernels: `"auto"` for native kernels where there is a C compiler and they compute every layer, or at least
+            every product (`"fixed"` batch); `"native"` to insist; `"xla"` for the portable module alone.
+        tuning_seconds: how long kernels may be timed on this machine to find the fastest; at 0 a model chooses. What
+            was found once is remembered.
 
     Returns:
         The compiled network.
@@ -145,9 +170,11 @@ def compile(
         >>> [(row.name, row.macs, row.packed.total) for row in net.report().rows]
         [('kernel', 18, 36)]
     """
-    check.one_of(TARGETS, target=target)
-    check.integer(1, 1, threads=threads)
+    check.one_of(tuple(TARGETS), target=target)
+    check.integer(1, 64, threads=threads)
     check.one_of(BATCHES, batch=batch)
+    check.one_of(KERNELS, kernels=kernels)
+    check.non_negative(tuning_seconds=tuning_seconds)
     chosen = choose(constraints, params)
     packed = pack(params, chosen)
     model = bake(fun, packed, chosen, jax.tree.structure(params))
@@ -158,9 +185,41 @@ def compile(
         module=lowered.module,
         packed=packed,
         rows=layers(fun, params, example, packed),
-        settings={"target": target, "threads": threads, "batch": batch, "shapes": shapes},
-        function=jax.jit(model),
+        settings={"target": target, "threads": threads, "batch": batch, "shapes": shapes, "kernels": kernels},
+        portable=jax.jit(model),
+        maker=functools.partial(_network, fun, params, example, threads, batch, kernels, tuning_seconds),
     )
+
+
+def _network(
+    fun: Callable[..., Any],
+    params: Params,
+    example: Any,
+    threads: int,
+    batch: str,
+    kernels: str,
+    tuning_seconds: float,
+) -> native.Network | None:
+    """The native network where it is wanted and can be."""
+    if kernels == "xla":
+        return None
+    try:
+        machine = native.host()
+        native.compiler(machine)
+        graph = fuse(trace(fun, params, example))
+        chooser = native.Tuner(machine, tuning_seconds) if tuning_seconds else None
+        network = native.network(graph, machine, threads, chooser)
+    except ValueError:
+        if kernels == "native":
+            raise
+        return None
+    products = (Conv, Dense, Gru)
+    kept = [layer for layer in graph.layers if isinstance(layer, products) and layer.name not in network.left]
+    fits = bool(kept) and not (batch == "any" and network.left)
+    if kernels == "native" and not fits:
+        names = ", ".join(sorted(set(network.left.values()))) or "no product at all"
+        raise ValueError(f"kernels='native' must find kernels for fun with batch={batch!r}, got operators {names}")
+    return network if fits else None
 
 
 def load(folder: str | os.PathLike[str]) -> Compiled:
@@ -179,7 +238,8 @@ def load(folder: str | os.PathLike[str]) -> Compiled:
             packed=manifest.weights_from_npz(content["weights.npz"], described["weights"], described["order"]),
             rows=tuple(manifest.row_from(row) for row in described["report"]),
             settings=described["settings"],
-            function=jax.jit(exported.call),
+            portable=jax.jit(exported.call),
+            maker=lambda: None,
         )
     except Exception as error:  # undamaged, but of another JAX or a hand-made manifest
         raise ValueError(

@@ -4,11 +4,15 @@
 """
 
 from modicum.mobile.native.build import compiler, library
-from modicum.mobile.native.call import Library, aligned, load
+from modicum.mobile.native.call import Library, load
+from modicum.mobile.native.cell import Cell, gru_cell
 from modicum.mobile.native.choose import Choice
 from modicum.mobile.native.emit import Tile
 from modicum.mobile.native.machine import AARCH64_ANDROID, AARCH64_LINUX, AVX2, AVX512, NEON, Machine, host
+from modicum.mobile.native.memory import aligned
+from modicum.mobile.native.partition import Network, network
 from modicum.mobile.native.program import Built, Program, build
+from modicum.mobile.native.tune import Tuner
 
 __all__ = [
     "AARCH64_ANDROID",
@@ -17,15 +21,20 @@ __all__ = [
     "AVX512",
     "NEON",
     "Built",
+    "Cell",
     "Choice",
     "Library",
     "Machine",
+    "Network",
     "Program",
     "Tile",
+    "Tuner",
     "aligned",
     "build",
     "compiler",
+    "gru_cell",
     "host",
     "library",
     "load",
+    "network",
 ]

@@ -9,16 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modicum.mobile.native import build
+from modicum.mobile.native.build import library
 from modicum.mobile.native.machine import Machine
-from modicum.mobile.native.program import ALIGNMENT, Program
-
-
-def aligned(size: int) -> np.ndarray:
-    """Bytes that begin where a cache line does."""
-    raw = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size]
+from modicum.mobile.native.memory import aligned
+from modicum.mobile.native.program import Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +34,14 @@ class Library:
         """The outputs of a batch, image by image; no JAX.
 
         Args:
-            x: float32, of the program's input shape.
+            x: float32, of the program's input shape but for the batch.
             arena: scratch memory from `aligned(program.arena)`; made anew where None.
         """
         program = self.program
         x = np.ascontiguousarray(x, np.float32)
-        if x.shape != program.input_shape:
-            raise ValueError(f"x must have shape {program.input_shape}, got {x.shape}")
-        y = np.empty(program.output_shape, np.float32)
+        if x.shape[1:] != program.input_shape[1:]:
+            raise ValueError(f"x must have shape {('batch', *program.input_shape[1:])}, got {x.shape}")
+        y = np.empty((x.shape[0], *program.output_shape[1:]), np.float32)
         arena = aligned(program.arena) if arena is None else arena
         for image in range(x.shape[0]):
             self.call(x[image], y[image : image + 1], arena)
@@ -84,7 +78,7 @@ class Library:
         target = f"modicum_{self._library._name}_{self.threads}"
         _register(target, self._library, program.name)
         shapes = (
-            jax.ShapeDtypeStruct(program.output_shape, jnp.float32),
+            jax.ShapeDtypeStruct((x.shape[0], *program.output_shape[1:]), jnp.float32),
             jax.ShapeDtypeStruct((program.arena,), jnp.uint8),
         )
         return jax.ffi.ffi_call(target, shapes)(jnp.asarray(self.weights), x)[0]
@@ -109,7 +103,7 @@ def load(program: Program, machine: Machine, threads: int = 1) -> Library:
         threads: threads of a run.
     """
     extra = ("-DMODICUM_XLA", f"-DMODICUM_XLA_THREADS={threads}", f"-I{jax.ffi.include_dir()}")
-    path = build.library(program.source, machine, extra)
+    path = library(program.source, machine, extra)
     loaded = ctypes.CDLL(str(path))
     run = getattr(loaded, f"{program.name}_run_threads")
     run.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]

@@ -10,7 +10,7 @@ import numpy as np
 from modicum.mobile.native.emit import Place, Product, Taps, Tile
 from modicum.mobile.native.layout import Planes
 from modicum.mobile.native.machine import Machine
-from modicum.mobile.native.structure import Structure, structure
+from modicum.mobile.native.structure import Structure, structure, vectors_of
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ class Problem:
         height: rows of outputs.
         width: outputs in a row.
         stride: of both.
-        source: steps through the input.
-        target: steps through the output.
-        residual: steps through what is added, or None.
+        target: layout of the output.
+        residual: layout of what is added, or None.
         activation: what is applied at the end.
         pool: whether the maximum over 2x2 outputs is stored.
         lanes: floats in a vector.
@@ -68,12 +67,17 @@ class Problem:
     height: int
     width: int
     stride: tuple[int, int]
-    source: Place
-    target: Place
-    residual: Place | None
+    target: Planes
+    residual: Planes | None
     activation: str
     pool: bool
     lanes: int
+
+    def place(self, planes: Planes) -> Place:
+        """Steps through a layout."""
+        # lanes of a sequence are all its channels
+        vector = planes.plane if planes.lanes == self.lanes else self.lanes
+        return Place(planes.row, planes.lanes, vector)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a problem lives as long as one build
     def structure(self, vectors: int, taps: int, shapes: int, chunk: int) -> Structure:
@@ -88,9 +92,9 @@ class Problem:
             height=self.height,
             width=self.width,
             stride=self.stride,
-            source=self.source,
-            target=self.target,
-            residual=self.residual,
+            source=self.place(self.planes),
+            target=self.place(self.target),
+            residual=None if self.residual is None else self.place(self.residual),
             library=library,
             depthwise=self.depthwise,
             activation=self.activation,
@@ -98,7 +102,14 @@ class Problem:
         )
 
     def plan(self, choice: Choice) -> Plan:
-        """A choice worked out."""
+        """A choice worked out.
+
+        Raises:
+            ValueError: if blocks of so many vectors do not make up the filters.
+        """
+        wide = vectors_of(self.weight.shape[3], self.lanes)
+        if wide % choice.tile.vectors:
+            raise ValueError(f"vectors must divide the {wide} vectors of filters, got {choice.tile.vectors}")
         chosen = self.structure(choice.tile.vectors, choice.taps, choice.shapes, choice.chunk)
         top, left = chosen.corners[:, 0] + self.corner[0], chosen.corners[:, 1] + self.corner[1]
         planes = self.planes
@@ -111,7 +122,7 @@ class Problem:
         return Plan(chosen, self.product(choice.tile, chosen.library), offsets.astype(np.int32))
 
 
-def _sides(size: int, most: int, even: bool) -> Iterator[int]:
+def sides(size: int, most: int, even: bool) -> Iterator[int]:
     """Sides of a tile: the smallest for each number of tiles, so that the last one overlaps least."""
     seen = set()
     for tiles in range(1, size + 1):
@@ -126,8 +137,8 @@ def _sides(size: int, most: int, even: bool) -> Iterator[int]:
 def tiles(problem: Problem, machine: Machine, vectors: int, taps: int) -> Iterator[Tile]:
     """Tiles whose sums and weights fit the registers."""
     free = machine.registers - 1 - taps * vectors
-    for rows in _sides(problem.height, free, problem.pool):
-        for columns in _sides(problem.width, free // rows, problem.pool):
+    for rows in sides(problem.height, free, problem.pool):
+        for columns in sides(problem.width, free // rows, problem.pool):
             pixels = rows * columns * vectors
             if pixels > free or (problem.pool and (rows > problem.height or columns > problem.width)):
                 continue
@@ -169,15 +180,11 @@ def cost(problem: Problem, tile: Tile, chosen: Structure, threads: int = 1) -> f
 
 def candidates(problem: Problem, machine: Machine) -> list[tuple[float, Choice]]:
     """Choices from the best on, by the model."""
-    outputs = problem.weight.shape[3]
-    wide = -(-outputs // machine.lanes)
+    wide = vectors_of(problem.weight.shape[3], machine.lanes)
     pixels = problem.height * problem.width
-    if problem.depthwise:
-        options = [1]
-    elif pixels == 1:
-        options = [vectors for vectors in (1, 2, 4, 8) if vectors <= wide] or [1]
-    else:
-        options = [vectors for vectors in (1, 2, 4) if vectors <= wide] or [1]
+    most = 1 if problem.depthwise else (8 if pixels == 1 else 4)
+    # a block that reached over the last vector would write beyond the output
+    options = [vectors for vectors in range(1, most + 1) if wide % vectors == 0]
     window = math.prod(problem.weight.shape[:2])
     taps = 1 if window == 1 else (min(window, 9) if problem.depthwise else 4)
     chunk = 64 if window > 1 else (8192 if pixels == 1 else 256)

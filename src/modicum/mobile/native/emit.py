@@ -97,7 +97,10 @@ struct product {
 
 def header(lanes: int) -> str:
     """Types and helpers that all kernels use."""
-    return f"""#include <stdint.h>
+    return f"""#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sched_getaffinity */
+#endif
+#include <stdint.h>
 #include <stddef.h>
 typedef float vf __attribute__((vector_size({4 * lanes}), aligned({4 * lanes})));
 typedef float vfu __attribute__((vector_size({4 * lanes}), aligned(4)));
@@ -108,6 +111,8 @@ static inline vf vmax(vf a, vf b) {{ vi m = a > b; return (vf)((m & (vi)a) | (~m
 static inline vf vmin(vf a, vf b) {{ vi m = a < b; return (vf)((m & (vi)a) | (~m & (vi)b)); }}
 static inline int least(int a, int b) {{ return a < b ? a : b; }}
 static inline vf zero(void) {{ return (vf){{0}}; }}
+/* Waits for all threads of a run, which must all call it; nothing where there is one. */
+static void meet(int parts);
 {PRODUCT}"""
 
 

@@ -1,19 +1,21 @@
 """From a graph to one C program and one block of weights: layouts, memory, kernels, steps."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from modicum.mobile.graph import Add, Affine, Conv, Dense, Graph, Layer, Mean, Pool, Reshape
-from modicum.mobile.native import emit, runtime, steps
+from modicum.mobile.graph import Add, Affine, Conv, Dense, Graph, Gru, Layer, Mean, Other, Pool, Reshape
+from modicum.mobile.native import emit, families, recurrent, runtime, steps
 from modicum.mobile.native.choose import Choice, Problem, choose
 from modicum.mobile.native.layout import Planes, whole
 from modicum.mobile.native.machine import Machine
+from modicum.mobile.native.memory import ALIGNMENT
+from modicum.mobile.native.pixels import STRUCT, Grid
 
-ALIGNMENT = 64
-"""Bytes; what XLA aligns its buffers to, and the longest vector."""
+Chooser = Callable[[Layer, Problem], Choice | Grid]
+"""How the product of a layer is computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class Built:
 
     name: str
     kernel: str
-    choice: Choice | None = None
+    choice: Choice | Grid | None = None
     macs: int = 0
     dense_macs: int = 0
     payload: int = 0
@@ -97,13 +99,9 @@ class Blob:
         return np.frombuffer(b"".join(self.parts) or bytes(ALIGNMENT), np.uint8)
 
 
-def supported(layer: Layer) -> str | None:
-    """Why a layer has no kernel here, or None."""
-    if isinstance(layer, Pool) and layer.kind == "mean" and any(map(any, layer.padding)):
-        return None
-    if isinstance(layer, (Conv, Dense, Pool, Mean, Add, Affine, Reshape)):
-        return None
-    return getattr(layer, "operator", type(layer).__name__)
+def kernel_exists(layer: Layer) -> bool:
+    """Whether a layer of that kind and shape can be computed here."""
+    return isinstance(layer, (Conv, Dense, Pool, Mean, Add, Affine, Reshape, Gru)) and 2 <= len(layer.shape) <= 4
 
 
 def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -121,8 +119,8 @@ def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
 class Builder:
     """Builds a program; one is used once."""
 
-    def __init__(self, graph: Graph, machine: Machine, name: str, choices: Mapping[str, Choice]) -> None:
-        self.graph, self.machine, self.name, self.choices = graph, machine, name, choices
+    def __init__(self, graph: Graph, machine: Machine, name: str, chooser: Chooser) -> None:
+        self.graph, self.machine, self.name, self.chooser = graph, machine, name, chooser
         self.blob = Blob()
         self.kernels: dict[str, str] = {}
         self.texts: list[str] = []
@@ -138,7 +136,6 @@ class Builder:
     def build(self) -> Program:
         """The program."""
         graph = self.graph
-        batch = graph.input_shape[0]
         self._input()
         skipped: set[str] = set()
         for layer in graph.layers:
@@ -163,7 +160,7 @@ class Builder:
             (layer.shape for layer in reversed(graph.layers) if layer.output == graph.output), graph.input_shape
         )
         sizes = {"input": int(np.prod(graph.input_shape[1:])), "output": int(np.prod(shape[1:]))}
-        values = {"name": self.name, "arena": arena, "weights": self.blob.size, **sizes, "batch": batch}
+        values = {"name": self.name, "arena": arena, "weights": self.blob.size, **sizes}
         # the type is declared in the entry, which also holds the array's first use
         entry = runtime.ENTRY.format(**values)
         declared, rest = entry.split("\n\n", 1)
@@ -244,8 +241,32 @@ class Builder:
             self._product(layer, fused)
         elif isinstance(layer, (Pool, Mean, Add, Affine)):
             self._simple(layer)
+        elif isinstance(layer, Gru):
+            self._gru(layer)
         else:
-            raise ValueError(f"layers must have kernels, got operator {supported(layer)!r} at {layer.name!r}")
+            operator = layer.operator if isinstance(layer, Other) else type(layer).__name__
+            raise ValueError(f"layers must have kernels, got operator {operator!r} at {layer.name!r}")
+
+    def _gru(self, layer: Gru) -> None:
+        """The input's part of all frames as one product, then frame after frame."""
+        lanes, driven, scratch = self.machine.lanes, f"{layer.output}.driven", f"{layer.output}.returned"
+        self._product(recurrent.projection(layer, driven, lanes), None)
+        target = self._make(layer.output, self._planes(layer.output, layer.shape))
+        source, units = self.values[driven].planes, target.planes.lanes
+        self.bytes[scratch] = whole(4 * source.lanes, ALIGNMENT)
+        self.kernels.setdefault("recurrent", recurrent.kernels(lanes))
+        matrix = recurrent.reading_order(layer.recurrent_kernel, lanes)
+        kernel, bias = recurrent.stored(self.blob.add, matrix), self.blob.add(recurrent.biases(layer, lanes))
+        body = (
+            f"const float *driven = (const float *){self._use(driven)};\n"
+            f"float *returned = (float *){self._use(scratch)}, *states = (float *){self._use(target.buffer)};\n"
+        )
+        body += recurrent.loop(kernel, bias, target.planes.width, units, lanes, source.lanes)
+        frames = target.planes.width
+        sizes = {"macs": matrix.values.size * frames, "dense_macs": layer.recurrent_kernel.size * frames}
+        bytes_ = {"payload": matrix.values.nbytes, "index": matrix.index_bytes}
+        moved = {"source": 4 * source.floats, "target": 4 * target.planes.floats}
+        self._step(body, Built(layer.name, f"gru {frames} steps", **sizes, **bytes_, **moved))
 
     def _reshape(self, layer: Reshape) -> None:
         """No copy: who reads the flat vector knows where each of its numbers lies."""
@@ -288,7 +309,10 @@ class Builder:
         target = self._make(output, self._planes(output, (layer if fused is None else fused).shape))
         residual = self.values[layer.inputs[1]] if len(layer.inputs) > 1 else None
         problem = self._problem(layer, source, target, residual, fused is not None)
-        choice = self.choices.get(layer.name) or choose(problem, self.machine)
+        choice = self.chooser(layer, problem)
+        if isinstance(choice, Grid):
+            self._pixels(layer, problem, choice, (source, target, residual))
+            return
         plan = problem.plan(choice)
         chosen, product = plan.structure, plan.product
         text = emit.product_kernel("@", product)
@@ -337,6 +361,31 @@ class Builder:
             ),
         )
 
+    def _pixels(
+        self, layer: Conv | Dense, problem: Problem, grid: Grid, values: tuple[Value, Value, Value | None]
+    ) -> None:
+        """A product by the family of kernels whose vectors hold pixels."""
+        plan = families.plan(problem, grid)
+        scale = np.ones(len(layer.bias), np.float32) if layer.scale is None else layer.scale
+        made = families.step(plan, scale, layer.bias, self.blob.add)
+        self.kernels.setdefault("pixels", STRUCT)
+        self.kernels.setdefault(made.name, made.kernel)
+        scratch, (source, target, residual) = f"{layer.output}.scratch", values
+        self.bytes[scratch] = whole(made.scratch, ALIGNMENT)
+        body = f"const float *in = (const float *){self._use(source.buffer)} + {source.planes.at(0)};\n"
+        body += f"float *out = (float *){self._use(target.buffer)};\n" + steps.halo(target.planes, "out") + "\n"
+        body += f"out += {target.planes.at(0)}; char *scratch = {self._use(scratch)};\n"
+        add = "NULL"
+        if residual is not None:
+            add = f"(const float *){self._use(residual.buffer)} + {residual.planes.at(0)}"
+        body += f"const float *add = {add};\n" + made.body
+        fkw, area = plan.fkw, int(np.prod(layer.shape[1:-1]))
+        kernel = f"pixels {grid.down}x{grid.across} of {grid.rows}x{grid.columns}" + (" + pool" if problem.pool else "")
+        sizes = {"macs": fkw.weight.size * area, "dense_macs": int(np.prod(layer.weight.shape)) * area}
+        bytes_ = {"payload": fkw.weight.nbytes, "index": fkw.index_bytes}
+        moved = {"source": 4 * source.planes.floats, "target": 4 * target.planes.floats}
+        self._step(body, Built(layer.name, kernel, grid, **sizes, **bytes_, **moved))
+
     def _problem(
         self, layer: Conv | Dense, source: Value, target: Value, residual: Value | None, pooled: bool
     ) -> Problem:
@@ -351,11 +400,6 @@ class Builder:
         flat: Callable[[np.ndarray], np.ndarray] | None = None
         if source.flat:
             flat = _flat_offsets(from_)
-        places = [emit.Place(planes.row, planes.lanes, _vector(planes, self.machine.lanes)) for planes in (from_, to)]
-        added = None
-        if residual is not None:
-            planes = residual.planes
-            added = emit.Place(planes.row, planes.lanes, _vector(planes, self.machine.lanes))
         joined = [from_, to] + ([residual.planes] if residual is not None else [])
         if weight.shape[:2] == (1, 1) and stride == (1, 1) and not pooled and not any(p.halo for p in joined):
             # rows follow each other without a gap: one long row has no ends to fit tiles to
@@ -369,9 +413,8 @@ class Builder:
             height=height,
             width=width,
             stride=stride,
-            source=places[0],
-            target=places[1],
-            residual=added,
+            target=to,
+            residual=None if residual is None else residual.planes,
             activation=layer.activation,
             pool=pooled,
             lanes=self.machine.lanes,
@@ -418,11 +461,6 @@ def _whole_weight(layer: Conv) -> np.ndarray:
     return full
 
 
-def _vector(planes: Planes, lanes: int) -> int:
-    """Floats from a vector of channels to the next."""
-    return planes.plane if planes.lanes == lanes else lanes
-
-
 def _pairs(scale: np.ndarray, shift: np.ndarray, lanes: int, vectors: int) -> np.ndarray:
     """Scale and shift in turns, vector by vector, zeros where there is no channel."""
     size = whole(len(scale), lanes * vectors)
@@ -443,16 +481,16 @@ def _flat_offsets(planes: Planes) -> Callable[[np.ndarray], np.ndarray]:
     return offsets
 
 
-def build(graph: Graph, machine: Machine, name: str = "model", choices: Mapping[str, Choice] | None = None) -> Program:
+def build(graph: Graph, machine: Machine, name: str = "model", chooser: Chooser | None = None) -> Program:
     """The C program of a graph whose layers all have kernels.
 
     Args:
         graph: fused layers.
         machine: what it will run on.
         name: prefix of its functions, a C identifier.
-        choices: how some products are computed, by layer; the rest is chosen by a model of the machine.
+        chooser: says how a product is computed; by default the best by a model of the machine, see also `tune.Tuner`.
 
     Raises:
         ValueError: naming the operator that has no kernel.
     """
-    return Builder(graph, machine, name, choices or {}).build()
+    return Builder(graph, machine, name, chooser or (lambda _, problem: choose(problem, machine))).build()
