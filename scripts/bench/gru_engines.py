@@ -24,10 +24,10 @@ class Engine(NamedTuple):
     run: Callable[[], np.ndarray]
 
 
-def weights_of(folder: Path) -> list[np.ndarray]:
+def weights_of(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Input kernel `(i, 3 f)`, recurrent kernel `(f, 3 f)`, biases `(3 f,)` and `(f,)`, as `graph.Gru` has them."""
     with np.load(folder / "weights.npz") as arrays:
-        return [arrays[name] for name in ("input_kernel", "recurrent_kernel", "input_bias", "candidate_bias")]
+        return arrays["input_kernel"], arrays["recurrent_kernel"], arrays["input_bias"], arrays["candidate_bias"]
 
 
 def modicum(folder: Path, frames: np.ndarray) -> Engine:

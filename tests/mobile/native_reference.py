@@ -1,5 +1,8 @@
 """Graphs of layers at random, and what they mean in float64: shared by the tests of native kernels."""
 
+import dataclasses
+import subprocess
+
 import numpy as np
 
 from modicum.mobile.graph import Add, Affine, Conv, Dense, Graph, Gru, Mean, Pool
@@ -183,3 +186,51 @@ def head(name, source, inner, generator, outputs=10):
     return Dense(
         name=name, inputs=(source,), output=name, shape=(2, outputs), weight=weight, bias=np.ones(outputs, "f")
     )
+
+
+def small(seed=3):
+    """Zeros of both kinds, a stride of 2, a residual, a sum, a fused pool, a depthwise layer, a head."""
+    layers, _, generator = chain(seed)
+    shared = np.repeat(generator.random((3, 3, 20, 2)) < 0.4, 16, axis=-1)[..., :20]
+    layers = [
+        dataclasses.replace(layer, weight=(layer.weight * shared).astype("f")) if layer.name == "two" else layer
+        for layer in layers
+    ]
+    mean = Mean(name="mean", inputs=("j",), output="mean", shape=(2, 40))
+    return Graph("x", (2, 12, 12, 3), "y", (*layers, mean, head("y", "mean", 40, generator)))
+
+
+def recurrence(seed):
+    """A recurrent layer: its steps meet inside."""
+    generator = np.random.default_rng(seed)
+
+    def pruned(*shape):
+        return (generator.normal(size=shape) / 4 * (generator.random(shape) < 0.3)).astype("f")
+
+    gru = Gru(
+        name="gru",
+        inputs=("x",),
+        output="y",
+        shape=(2, 5, 24),
+        input_kernel=pruned(7, 72),
+        recurrent_kernel=pruned(24, 72),
+        input_bias=pruned(72),
+        candidate_bias=pruned(24),
+    )
+    return Graph("x", (2, 5, 7), "y", (gru,))
+
+
+def numbers(graph, seed=0):
+    return np.random.default_rng(seed).normal(size=graph.input_shape).astype(np.float32)
+
+
+def close(found, expected, atol):
+    size = np.abs(expected).max() + 1e-6
+    np.testing.assert_allclose(found / size, expected / size, atol=atol)
+
+
+def runs(command, folder, timeout=60, **more):
+    """A command that must end well; the timeout is for what waits forever."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, **more)
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done

@@ -89,8 +89,10 @@ def test_numpy_and_python_leaves():
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ({"target": "aarch64-linux"}, "target must be one of 'host', got 'aarch64-linux'"),
-        ({"threads": 2}, "threads must be a whole number of at least 1 and at most 1, got 2"),
+        ({"target": "aarch64"}, "target must be one of 'host', 'aarch64-linux', 'aarch64-android', got 'aarch64'"),
+        ({"threads": 0}, "threads must be a whole number of at least 1 and at most 64, got 0"),
+        ({"kernels": "c"}, "kernels must be one of 'auto', 'native', 'xla', got 'c'"),
+        ({"tuning_seconds": -1.0}, "tuning_seconds must be"),
         ({"batch": "some"}, "batch must be one of 'fixed', 'any', got 'some'"),
     ],
 )

@@ -209,3 +209,32 @@ def test_index_is_small():
 def test_no_more_places_than_an_index_can_name():
     with pytest.raises(ValueError, match=r"chunk must have at most 65536 places, got 256 channels of \(20, 20\)"):
         fkw.encode(np.ones((3, 3, 8, 8), np.float32), 16, (20, 20), chunk=256)
+
+
+@pytest.mark.parametrize(("group", "family"), [(1, Grid), (16, native.Choice)])
+def test_family_by_what_filters_share(group, family):
+    """Patterns of their own go to pixels in lanes, patterns that 16 filters share to filters in lanes."""
+    generator = np.random.default_rng(0)
+    masks = patterned(generator, (3, 3), 64, 64 // group, "patterns", 0.28) != 0
+    weight = generator.normal(size=(3, 3, 64, 64)) * np.repeat(masks, group, axis=-1)
+    conv = Conv(
+        name="conv",
+        inputs=("x",),
+        output="y",
+        shape=(1, 28, 28, 64),
+        weight=weight.astype(np.float32),
+        bias=np.zeros(64, np.float32),
+        padding=((1, 1), (1, 1)),
+    )
+    program = native.build(Graph("x", (1, 28, 28, 64), "y", (conv,)), native.AVX512)
+    assert isinstance(program.built[1].choice, family)
+
+
+def test_tuning_takes_both_families(tmp_path):
+    generator = np.random.default_rng(1)
+    graph = pooled(32, 16, generator)
+    tuner = native.Tuner(native.host(), first=3, folder=tmp_path)
+    program, *_ = agree(graph, chooser=tuner)
+    again, *_ = agree(graph, chooser=native.Tuner(native.host(), folder=tmp_path, seconds=1e-9))
+    assert isinstance(program.built[1].choice, Grid)
+    assert program.built == again.built

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = "modicum.bundle"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"
 CONTENT = ("model.stablehlo", "model.mlir", "weights.npz")
-FILES = (*CONTENT, MANIFEST, CHECKSUM)
+"""What every bundle holds beside its manifest; with native kernels there is more, and the manifest says what."""
 
 
 def write(folder: Path, content: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
@@ -28,7 +28,7 @@ def write(folder: Path, content: Mapping[str, bytes], manifest: Mapping[str, Any
 
     Args:
         folder: where the bundle goes: a path that does not exist yet, an empty folder or an older bundle.
-        content: the bytes of each file of `CONTENT`.
+        content: the bytes of each file, those of `CONTENT` among them.
         manifest: JSON-able description; the files' sizes and checksums are added to it.
 
     Raises:
@@ -69,16 +69,19 @@ def read(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     if not folder.is_dir():
         raise ValueError(f"folder must be a bundle, got {str(folder)!r}, which is no folder")
     present = set(os.listdir(folder))
-    for name in FILES:
+
+    def data(name: str) -> bytes:
         if name not in present or not (folder / name).is_file():
             raise ValueError(f"bundle {folder} must hold {name}, which is missing")
-    for name in sorted(present - set(FILES)):
-        raise ValueError(f"bundle {folder} must hold nothing but its own files, got {name}")
-    data = {name: (folder / name).read_bytes() for name in FILES}
-    if data[CHECKSUM] != _checksum(data[MANIFEST]):
+        return (folder / name).read_bytes()
+
+    text = data(MANIFEST)
+    if data(CHECKSUM) != _checksum(text):
         raise ValueError(f"bundle {folder} is damaged: {MANIFEST} and {CHECKSUM} do not agree")
-    manifest = _parsed(folder, data[MANIFEST])
-    content = {name: data[name] for name in CONTENT}
+    manifest = _parsed(folder, text)
+    content = {name: data(name) for name in manifest["files"]}
+    for name in sorted(present - {*content, MANIFEST, CHECKSUM}):
+        raise ValueError(f"bundle {folder} must hold nothing but its own files, got {name}")
     for name, blob in content.items():
         stated = manifest["files"][name]
         if len(blob) != stated["bytes"]:
@@ -92,9 +95,14 @@ def _parsed(folder: Path, text: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(text)
         made = manifest["format"], manifest["version"]
-        complete = all({"bytes", "sha256"} <= manifest["files"][name].keys() for name in CONTENT)
+        files = manifest["files"]
+        complete = all({"bytes", "sha256"} <= files[name].keys() for name in {*CONTENT, *files})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"bundle {folder} must be described by its {MANIFEST}, got one that is no manifest") from error
+    if made[0] == FORMAT and isinstance(made[1], int) and made[1] > VERSION:
+        raise ValueError(
+            f"bundle {folder} must have version {VERSION} or less, got {made[1]}: a newer modicum wrote it"
+        )
     if made != (FORMAT, VERSION) or not complete:
         raise ValueError(f"bundle {folder} must have format {FORMAT} {VERSION}, got {made[0]} {made[1]}")
     return manifest
@@ -124,10 +132,10 @@ def _check_free(folder: Path) -> None:
 
 
 def _is_bundle(folder: Path) -> bool:
-    if set(os.listdir(folder)) != set(FILES):
-        return False
     try:
-        return json.loads((folder / MANIFEST).read_bytes())["format"] == FORMAT
+        described = json.loads((folder / MANIFEST).read_bytes())
+        whole = set(os.listdir(folder)) == {*described["files"], MANIFEST, CHECKSUM}
+        return whole and described["format"] == FORMAT
     except (OSError, ValueError, TypeError, KeyError):
         return False
 

@@ -14,16 +14,12 @@ from jax import export
 import modicum
 from modicum.core import Packed, Params, check
 from modicum.mobile import bundle, manifest, native, signature, stablehlo
-from modicum.mobile.graph import Conv, Dense, Gru, fuse, trace
+from modicum.mobile.kernels import MODES, TARGETS, Wish, kept
 from modicum.mobile.lower import bake, lower
 from modicum.mobile.report import Report, Row, layers
 from modicum.mobile.weights import choose, pack
 
-TARGETS = {"host": None, "aarch64-linux": native.AARCH64_LINUX, "aarch64-android": native.AARCH64_ANDROID}
-"""What kernels may be written for; None stands for this machine."""
-
 BATCHES = ("fixed", "any")
-KERNELS = ("auto", "native", "xla")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,6 +37,7 @@ class Compiled:
         settings: `target`, `threads` and `batch` as given to `compile`, `shapes` of the example's arrays.
         portable: what a call runs without native kernels, jitted.
         maker: makes the native network; it returns None where there is none.
+        package: makes the files of the native program for the target, and what the manifest says of them, or None.
     """
 
     exported: export.Exported = field(repr=False)
@@ -50,6 +47,7 @@ class Compiled:
     settings: Mapping[str, Any]
     portable: Callable[[Any], Any] = field(repr=False)
     maker: Callable[[], native.Network | None] = field(repr=False)
+    package: Callable[[], tuple[Mapping[str, bytes], Mapping[str, Any]] | None] = field(repr=False)
 
     @functools.cached_property
     def network(self) -> native.Network | None:
@@ -73,9 +71,15 @@ class Compiled:
         """The portable module as MLIR text."""
         return stablehlo.text(self.module)
 
-    def report(self) -> Report:
-        """Bytes and MACs per layer; `print` it for a table."""
-        return Report(rows=self.rows, module_bytes=len(self.module))
+    def report(self, x: Any = None) -> Report:
+        """Bytes and MACs per layer, and the native kernels; `print` it for a table.
+
+        Args:
+            x: an input; with it the first image is run layer by layer and each kernel is timed.
+        """
+        network = self.network
+        kernels = () if network is None else network.report(None if x is None else np.asarray(x))
+        return Report(rows=self.rows, module_bytes=len(self.module), kernels=kernels)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes the bundle, as a whole or not at all.
@@ -85,6 +89,8 @@ class Compiled:
         | `model.stablehlo` | what `jax.export.deserialize` reads |
         | `model.mlir` | a portable StableHLO artifact (MLIR bytecode), for IREE and others; its function is `main` |
         | `weights.npz` | the packed arrays, `path:part:name` |
+        | `model.c`, `model.h`, `libmodel.a`, `libmodel.so`, `weights.bin`, `example.c`, `README.txt` | the native
+        program for the target, where every layer has a kernel: see `native.write_package` |
         | `manifest.json` | shapes, layouts, report, versions, SHA-256 of the files above |
         | `manifest.sha256` | SHA-256 of the manifest |
 
@@ -102,11 +108,16 @@ class Compiled:
             "model.mlir": self.module,
             "weights.npz": manifest.weights_to_npz(self.packed),
         }
-        bundle.write(Path(folder), content, self._manifest())
+        described = self._manifest()
+        packed = self.package()
+        if packed is not None:
+            content |= packed[0]
+            described["native"] = packed[1]
+        bundle.write(Path(folder), content, described)
         return Path(folder)
 
     def _manifest(self) -> dict[str, Any]:
-        total = self.report().total
+        total = Report(rows=self.rows, module_bytes=len(self.module)).total
         return {
             "modicum": modicum.__version__,
             "jax": jax.__version__,
@@ -173,13 +184,14 @@ def compile(
     check.one_of(tuple(TARGETS), target=target)
     check.integer(1, 64, threads=threads)
     check.one_of(BATCHES, batch=batch)
-    check.one_of(KERNELS, kernels=kernels)
+    check.one_of(MODES, kernels=kernels)
     check.non_negative(tuning_seconds=tuning_seconds)
     chosen = choose(constraints, params)
     packed = pack(params, chosen)
     model = bake(fun, packed, chosen, jax.tree.structure(params))
     lowered = lower(model, example, batch)
     shapes = [list(np.shape(leaf)) for leaf in jax.tree.leaves(example)]
+    wish = Wish(fun, params, example, TARGETS[target], threads, batch, kernels, tuning_seconds)
     return Compiled(
         exported=lowered.exported,
         module=lowered.module,
@@ -187,49 +199,26 @@ def compile(
         rows=layers(fun, params, example, packed),
         settings={"target": target, "threads": threads, "batch": batch, "shapes": shapes, "kernels": kernels},
         portable=jax.jit(model),
-        maker=functools.partial(_network, fun, params, example, threads, batch, kernels, tuning_seconds),
+        maker=wish.network,
+        package=wish.package,
     )
 
 
-def _network(
-    fun: Callable[..., Any],
-    params: Params,
-    example: Any,
-    threads: int,
-    batch: str,
-    kernels: str,
-    tuning_seconds: float,
-) -> native.Network | None:
-    """The native network where it is wanted and can be."""
-    if kernels == "xla":
-        return None
-    try:
-        machine = native.host()
-        native.compiler(machine)
-        graph = fuse(trace(fun, params, example))
-        chooser = native.Tuner(machine, tuning_seconds) if tuning_seconds else None
-        network = native.network(graph, machine, threads, chooser)
-    except ValueError:
-        if kernels == "native":
-            raise
-        return None
-    products = (Conv, Dense, Gru)
-    kept = [layer for layer in graph.layers if isinstance(layer, products) and layer.name not in network.left]
-    fits = bool(kept) and not (batch == "any" and network.left)
-    if kernels == "native" and not fits:
-        names = ", ".join(sorted(set(network.left.values()))) or "no product at all"
-        raise ValueError(f"kernels='native' must find kernels for fun with batch={batch!r}, got operators {names}")
-    return network if fits else None
-
-
-def load(folder: str | os.PathLike[str]) -> Compiled:
+def load(folder: str | os.PathLike[str], *, kernels: str = "auto") -> Compiled:
     """The network in a bundle, after every byte of it was verified; needs none of the network's code.
 
+    Args:
+        folder: what `Compiled.save` wrote.
+        kernels: `"auto"` runs the native library where the bundle has one, `"native"` insists on one, `"xla"` runs the
+            portable module, also of a bundle for another machine. No compiler is needed in any case.
+
     Raises:
-        ValueError: if a file is missing, damaged, truncated or does not belong there, naming it; or if this
-            version of JAX cannot read the module.
+        ValueError: if a file is missing, damaged, truncated or does not belong there, naming it; if the bundle or its
+            library is of a newer version or for another machine; or if this version of JAX cannot read the module.
     """
     content, described = bundle.read(Path(folder))
+    check.one_of(MODES, kernels=kernels)
+    maker, package = kept(content, described.get("native"), kernels)
     try:
         exported = export.deserialize(bytearray(content["model.stablehlo"]))
         return Compiled(
@@ -239,7 +228,8 @@ def load(folder: str | os.PathLike[str]) -> Compiled:
             rows=tuple(manifest.row_from(row) for row in described["report"]),
             settings=described["settings"],
             portable=jax.jit(exported.call),
-            maker=lambda: None,
+            maker=maker,
+            package=package,
         )
     except Exception as error:  # undamaged, but of another JAX or a hand-made manifest
         raise ValueError(

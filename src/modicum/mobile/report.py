@@ -45,16 +45,46 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """One step of a native program, or an operator that XLA runs.
+
+    Attributes:
+        name: of the layer.
+        kernel: kind, with its register tile (rows x columns x filters); "xla: ..." where there is none.
+        macs: multiply-accumulates of one image on weights that are not skipped.
+        dense_macs: those of the layer without zeros.
+        payload: bytes of weights.
+        index: bytes that say where they belong.
+        seconds: of one image on one thread, None where not measured.
+    """
+
+    name: str
+    kernel: str
+    macs: int = 0
+    dense_macs: int = 0
+    payload: int = 0
+    index: int = 0
+    seconds: float | None = None
+
+    @property
+    def gflops(self) -> float | None:
+        """Billions of operations a second on weights that are not skipped."""
+        return 2e-9 * self.macs / self.seconds if self.seconds and self.macs else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Rows of a network; `print` shows them as a table.
 
     Attributes:
         rows: sites in program order, then the leaves that no site reads as they are.
         module_bytes: size of the portable StableHLO module, weights included.
+        kernels: steps of the native program; none where XLA runs everything.
     """
 
     rows: tuple[Row, ...]
     module_bytes: int
+    kernels: tuple[Kernel, ...] = ()
 
     @property
     def total(self) -> Row:
@@ -71,16 +101,34 @@ class Report:
 
     def __str__(self) -> str:
         head = ("layer", "layout", "shape", "MACs", "calls", "dense B", "payload", "index", "meta", "packed B", "ratio")
-        lines = [head, *(_cells(row) for row in (*self.rows, self.total))]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        lines = _table(head, [_cells(row) for row in (*self.rows, self.total)], 3)
+        lines.append(f"StableHLO module: {self.module_bytes} bytes")
+        if self.kernels:
+            head = ("step", "kernel", "MACs", "of dense", "weights B", "index B", "us", "GFLOP/s")
+            lines += ["", *_table(head, [_kernel_cells(kernel) for kernel in self.kernels], 2)]
+        return "\n".join(lines)
 
-        def aligned(line: tuple[str, ...]) -> str:
-            texts = (
-                text.ljust(w) if i < 3 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
-            )
-            return "  ".join(texts).rstrip()
 
-        return "\n".join([*map(aligned, lines), f"StableHLO module: {self.module_bytes} bytes"])
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], words: int) -> list[str]:
+    """Lines of a table whose first columns are words, and the others numbers."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+
+    def aligned(line: tuple[str, ...]) -> str:
+        texts = (
+            text.ljust(w) if i < words else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        )
+        return "  ".join(texts).rstrip()
+
+    return [aligned(line) for line in lines]
+
+
+def _kernel_cells(kernel: Kernel) -> tuple[str, ...]:
+    share = f"{100 * kernel.macs / kernel.dense_macs:.1f}%" if kernel.dense_macs else "-"
+    time = "-" if kernel.seconds is None else f"{1e6 * kernel.seconds:.1f}"
+    rate = "-" if kernel.gflops is None else f"{kernel.gflops:.1f}"
+    numbers = (str(kernel.macs), share, str(kernel.payload), str(kernel.index), time, rate)
+    return kernel.name, kernel.kernel, *numbers
 
 
 def _cells(row: Row) -> tuple[str, ...]:

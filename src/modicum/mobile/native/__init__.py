@@ -10,7 +10,8 @@ from modicum.mobile.native.choose import Choice
 from modicum.mobile.native.emit import Tile
 from modicum.mobile.native.machine import AARCH64_ANDROID, AARCH64_LINUX, AVX2, AVX512, NEON, Machine, host
 from modicum.mobile.native.memory import aligned
-from modicum.mobile.native.partition import Network, network
+from modicum.mobile.native.package import PACKAGE, check_target, describe, load_package, write_package
+from modicum.mobile.native.partition import Network, network, whole, without_kernel
 from modicum.mobile.native.program import Built, Program, build
 from modicum.mobile.native.tune import Tuner
 
@@ -20,6 +21,7 @@ __all__ = [
     "AVX2",
     "AVX512",
     "NEON",
+    "PACKAGE",
     "Built",
     "Cell",
     "Choice",
@@ -31,10 +33,16 @@ __all__ = [
     "Tuner",
     "aligned",
     "build",
+    "check_target",
     "compiler",
+    "describe",
     "gru_cell",
     "host",
     "library",
     "load",
+    "load_package",
     "network",
+    "whole",
+    "without_kernel",
+    "write_package",
 ]

@@ -53,24 +53,27 @@ class Library:
         if run(self.weights.ctypes.data, x.ctypes.data, y.ctypes.data, arena.ctypes.data, self.threads):
             raise OSError("threads cannot be started")
 
-    def profile(self, x: np.ndarray, repeats: int = 20) -> dict[str, float]:
-        """Seconds of each layer on one thread, the least of some runs; see `Program.built`.
+    def profile(self, x: np.ndarray, rounds: int = 7) -> dict[str, float]:
+        """Seconds of each layer on one thread, the least of some rounds; see `Program.built`.
 
         Args:
             x: float32, one image of the program's input shape or the first of several.
-            repeats: runs.
+            rounds: turns in which every layer is run for at least 0.2 ms.
         """
         program, arena = self.program, aligned(self.program.arena)
         x, y = np.ascontiguousarray(x, np.float32), np.empty(program.output_shape, np.float32)
         step = getattr(self._library, f"{program.name}_step")
-        step.argtypes = [ctypes.c_size_t, *[ctypes.c_void_p] * 4]
-        least = dict.fromkeys((built.name for built in program.built), float("inf"))
-        for _ in range(repeats):
-            for number, built in enumerate(program.built):
-                started = time.perf_counter()
-                step(number, self.weights.ctypes.data, x.ctypes.data, y.ctypes.data, arena.ctypes.data)
-                least[built.name] = min(least[built.name], time.perf_counter() - started)
-        return least
+        step.argtypes = [ctypes.c_size_t, *[ctypes.c_void_p] * 4, ctypes.c_int]
+
+        def seconds(number: int, repeats: int) -> float:
+            places = (self.weights.ctypes.data, x.ctypes.data, y.ctypes.data, arena.ctypes.data)
+            started = time.perf_counter()
+            step(number, *places, repeats)
+            return (time.perf_counter() - started) / repeats
+
+        repeats = [max(1, round(2e-4 / seconds(number, 1))) for number in range(len(program.built))]
+        least = [min(seconds(number, repeats[number]) for _ in range(rounds)) for number in range(len(program.built))]
+        return {built.name: value for built, value in zip(program.built, least, strict=True)}
 
     def __call__(self, x: Any) -> Any:
         """The same in JAX; works under `jit`."""
@@ -102,7 +105,12 @@ def load(program: Program, machine: Machine, threads: int = 1) -> Library:
         machine: this one.
         threads: threads of a run.
     """
-    extra = ("-DMODICUM_XLA", f"-DMODICUM_XLA_THREADS={threads}", f"-I{jax.ffi.include_dir()}")
+    extra = (
+        "-DMODICUM_XLA",
+        f"-DMODICUM_XLA_THREADS={threads}",
+        f"-DMODICUM_JAX={jax.__version__}",
+        f"-I{jax.ffi.include_dir()}",
+    )
     path = library(program.source, machine, extra)
     loaded = ctypes.CDLL(str(path))
     run = getattr(loaded, f"{program.name}_run_threads")

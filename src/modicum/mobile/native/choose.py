@@ -2,14 +2,16 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from modicum.mobile.native.emit import Place, Product, Taps, Tile
 from modicum.mobile.native.layout import Planes
 from modicum.mobile.native.machine import Machine
+from modicum.mobile.native.pixels import Grid
 from modicum.mobile.native.structure import Structure, structure, vectors_of
 
 
@@ -28,6 +30,17 @@ class Choice:
     taps: int = 4
     shapes: int = 12
     chunk: int = 64
+
+
+def choice_from(described: Mapping[str, Any]) -> Choice | Grid:
+    """The choice that `dataclasses.asdict` wrote down, of either family of kernels.
+
+    Raises:
+        TypeError: if it is no choice.
+    """
+    fields = dict(described)
+    tile = fields.pop("tile", None)
+    return Grid(**fields) if tile is None else Choice(Tile(**tile), **fields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +199,9 @@ def candidates(problem: Problem, machine: Machine) -> list[tuple[float, Choice]]
     # a block that reached over the last vector would write beyond the output
     options = [vectors for vectors in range(1, most + 1) if wide % vectors == 0]
     window = math.prod(problem.weight.shape[:2])
-    taps = 1 if window == 1 else (min(window, 9) if problem.depthwise else 4)
+    # with nine taps compilers for NEON put sums on the stack
+    most = (3 if machine.lanes == 4 else 9) if problem.depthwise else 4
+    taps = min(window, most)
     chunk = 64 if window > 1 else (8192 if pixels == 1 else 256)
     found = []
     for vectors in options:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,13 @@ from modicum.mobile.native.pixels import Grid, Pixels, patch, pixels_kernel, rea
 from modicum.mobile.native.structure import Structure, structure
 
 SHARES = 8
-"""Threads that a layer of this family is cut for; each has scratch memory of its own."""
+"""Most threads that a layer of this family is cut for; each has scratch memory of its own."""
+
+FIRST_LEVEL = 1 << 15
+"""Bytes of the first level of cache that a chunk may fill."""
+
+LOAD, NEAR_LOAD, PIECE = 0.75, 1.25, 5.0
+"""Cycles of a vector from the first and from the second level of cache, and of a piece besides its sums."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +73,17 @@ def grids(problem: Problem, machine: Machine) -> Iterator[Grid]:
         for rows in sides(-(-problem.height // down), free, problem.pool):
             for columns in sides(-(-problem.width // across), free // rows, problem.pool):
                 sums = rows * columns
-                copies = 2 if sums < 8 and 2 * sums + 2 * taps <= machine.registers else 1
-                grid = Grid(down, across, rows, columns, _chunk(problem, rows, columns), copies, taps)
-                yield grid
+                copies = max(1, min(4, 8 // sums, free // sums))
+                chunks = {_chunk(problem, rows, columns, room) for room in (FIRST_LEVEL, SECOND_LEVEL // 2)}
+                yield from (Grid(down, across, rows, columns, chunk, copies, taps) for chunk in sorted(chunks))
 
 
-def _chunk(problem: Problem, rows: int, columns: int) -> int:
-    """Input channels that are read together: few enough for the near caches and for 16-bit places."""
-    lanes, channels = problem.lanes, problem.weight.shape[2]
-    size = functools.reduce(int.__mul__, patch(Grid(1, 1, rows, columns), problem.stride, problem.weight.shape[:2]))
-    most = max(1, min((SECOND_LEVEL // 6) // (4 * lanes * size), (1 << 16) // size) // lanes)
-    blocks = -(-channels // lanes)
+def _chunk(problem: Problem, rows: int, columns: int, room: int) -> int:
+    """Input channels whose part of a tile fits so many bytes, and 16-bit places; chunks are of equal size."""
+    lanes = problem.lanes
+    size = math.prod(patch(Grid(1, 1, rows, columns), problem.stride, problem.weight.shape[:2]))
+    most = max(1, min(room // (4 * lanes * size), (1 << 16) // size) // lanes)
+    blocks = -(-problem.weight.shape[2] // lanes)
     return lanes * -(-blocks // -(-blocks // most))
 
 
@@ -129,18 +136,19 @@ def step(made: PixelPlan, scale: np.ndarray, bias: np.ndarray, add: Callable[[np
         add: stores an array among the weights and says at which byte.
     """
     fkw, pixels = made.fkw, made.pixels
+    shares = min(SHARES, pixels.items)
     text = pixels_kernel("@", pixels)
     name = f"pixels_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     factors = np.zeros((pixels.blocks * pixels.lanes, 2), np.float32)
     factors[: len(bias)] = np.stack([scale, bias], axis=1)
     weights, index, counts, starts, factor = map(add, (fkw.weight, fkw.index, fkw.stride, fkw.offset, factors))
-    body = f"""const int shares = least(parts, {SHARES});
+    body = f"""const int shares = least(parts, {shares});
 const struct pixels d = {{(const float *)(w + {weights}), (const uint16_t *)(w + {index}), w + {counts},
                           (const uint32_t *)(w + {starts}), (const float *)(w + {factor})}};
 if (part < shares)
   {name}(in, out, add, &d, (vf *)(scratch + (size_t)part * {4 * pixels.scratch}),
          (int)((int64_t){pixels.items} * part / shares), (int)((int64_t){pixels.items} * (part + 1) / shares));"""
-    return PixelStep(name, text.replace("@", name, 1), body, SHARES * 4 * pixels.scratch)
+    return PixelStep(name, text.replace("@", name, 1), body, shares * 4 * pixels.scratch)
 
 
 @functools.cache
@@ -161,13 +169,14 @@ def cost(problem: Problem, grid: Grid, chosen: Structure, threads: int = 1) -> f
     tiles = -(-problem.height // (grid.down * grid.rows)) * -(-problem.width // (grid.across * grid.columns))
     filters, channels = chosen.blocks, problem.weight.shape[2]
     chunks = -(-channels // grid.chunk)
+    rows, columns = patch(grid, problem.stride, problem.weight.shape[:2])
+    load = LOAD if 4 * lanes * grid.chunk * rows * columns <= FIRST_LEVEL else NEAR_LOAD
     work = 0.0
     for taps, count in zip(chosen.library, chosen.counts.sum(axis=(0, 1)).tolist(), strict=True):
-        loads = (_loads(grid.rows, grid.columns, problem.stride, taps) + len(taps) + 1) / 2
-        work += count * (max(sums * len(taps) / 2, loads, LATENCY * len(taps) / grid.copies) + 5)
+        loads = load * (_loads(grid.rows, grid.columns, problem.stride, taps) + len(taps) + 1)
+        work += count * (max(sums * len(taps) / 2, loads, LATENCY * len(taps) / grid.copies) + PIECE)
     loops = 3 * chunks * filters * len(chosen.library)
     waits = filters * (chunks - 1) * 4 * sums
-    rows, columns = patch(grid, problem.stride, problem.weight.shape[:2])
     # a square of vectors is turned in so many exchanges of two
     turns = (channels / lanes * rows * columns + filters / lanes * sums) * lanes * (lanes.bit_length() - 1)
     compute = tiles * (work + loops + waits + turns)

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import numpy as np
 
 from modicum.mobile.native.build import LEVELS, archive, bare, cache, compiler, library, version
 from modicum.mobile.native.call import Library
+from modicum.mobile.native.choose import choice_from
 from modicum.mobile.native.machine import AARCH64_LINUX, Machine
 from modicum.mobile.native.memory import aligned
-from modicum.mobile.native.program import Program
+from modicum.mobile.native.program import Built, Program
+
+PACKAGE = ("model.c", "model.h", "weights.bin", "libmodel.a", "libmodel.so", "example.c", "README.txt")
+"""What a package may hold."""
 
 VERSION = 1
 """Of what `describe` says and of the files behind it; a newer one is refused."""
@@ -128,7 +133,16 @@ def describe(program: Program, machine: Machine, threads: int = 1) -> dict[str, 
         "arena": program.arena,
         "input_shape": list(program.input_shape),
         "output_shape": list(program.output_shape),
+        "steps": [asdict(built) for built in program.built],
     }
+
+
+def _step(described: Mapping[str, Any]) -> Built:
+    """A step as `describe` wrote it down."""
+    fields = dict(described)
+    if fields["choice"] is not None:
+        fields["choice"] = choice_from(fields["choice"])
+    return Built(**fields)
 
 
 def check_target(described: Mapping[str, Any], machine: Machine) -> None:
@@ -175,7 +189,7 @@ def load_package(files: Mapping[str, bytes], described: Mapping[str, Any], machi
         arena=described["arena"],
         input_shape=tuple(described["input_shape"]),
         output_shape=tuple(described["output_shape"]),
-        built=(),
+        built=tuple(map(_step, described["steps"])),
     )
     return Library(program, described["threads"], weights, loaded)
 

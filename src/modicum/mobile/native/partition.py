@@ -1,14 +1,19 @@
 """A graph as native programs, with what has no kernel left to XLA."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
 
 from modicum.mobile import graph as graphs
 from modicum.mobile.graph import Dense, Graph, Layer, Other, Reshape
 from modicum.mobile.native.call import Library, load
 from modicum.mobile.native.machine import Machine
 from modicum.mobile.native.program import Chooser, build, kernel_exists
+from modicum.mobile.report import Kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +53,35 @@ class Network:
                 values[part.graph.output] = part.library(values[part.graph.input])
         return values[self.graph.output]
 
+    def report(self, x: np.ndarray | None = None) -> tuple[Kernel, ...]:
+        """Steps in order; timed on the first image of `x` where there is one."""
+        rows: list[Kernel] = []
+        values: dict[str, Any] = {self.graph.input: None if x is None else jnp.asarray(x)}
+        for part in self.parts:
+            if isinstance(part, Part) and part.library is not None:
+                read = values[part.graph.input]
+                seconds = {} if read is None else part.library.profile(np.asarray(read)[:1])
+                rows += [
+                    Kernel(
+                        name=built.name,
+                        kernel=built.kernel,
+                        macs=built.macs,
+                        dense_macs=built.dense_macs,
+                        payload=built.payload,
+                        index=built.index,
+                        seconds=seconds.get(built.name),
+                    )
+                    for built in part.library.program.built
+                ]
+                values[part.graph.output] = None if read is None else part.library(read)
+                continue
+            layers = (part,) if isinstance(part, Layer) else part.graph.layers
+            for layer in layers:
+                rows.append(Kernel(name=layer.name, kernel=f"xla: {_operator(layer)}"))
+                read = [values[name] for name in layer.inputs]
+                values[layer.output] = None if x is None else graphs.layer(layer, *read)
+        return tuple(rows)
+
     @property
     def libraries(self) -> tuple[Library, ...]:
         """The native programs."""
@@ -67,8 +101,8 @@ def _operator(layer: Layer) -> str:
     return layer.operator if isinstance(layer, Other) else type(layer).__name__.lower()
 
 
-def _native(graph: Graph) -> dict[str, bool]:
-    """Whether each layer has a kernel where it stands."""
+def without_kernel(graph: Graph) -> dict[str, str]:
+    """Layers that have no kernel where they stand, and their operators."""
     readers: dict[str, list[Layer]] = {}
     for layer in graph.layers:
         for name in layer.inputs:
@@ -80,20 +114,14 @@ def _native(graph: Graph) -> dict[str, bool]:
             return len(layer.shape) == 2 and all(isinstance(reader, Dense) for reader in readers.get(layer.output, []))
         return kernel_exists(layer)
 
-    return {layer.name: has(layer) for layer in graph.layers}
+    return {layer.name: _operator(layer) for layer in graph.layers if not has(layer)}
 
 
 def _stretches(graph: Graph) -> Iterator[tuple[bool, list[Layer]]]:
     """Layers in a row that all have kernels, or all have none."""
-    native = _native(graph)
-    current: list[Layer] = []
-    for layer in graph.layers:
-        if current and native[current[0].name] != native[layer.name]:
-            yield native[current[0].name], current
-            current = []
-        current.append(layer)
-    if current:
-        yield native[current[0].name], current
+    left = without_kernel(graph)
+    for native, layers in itertools.groupby(graph.layers, lambda layer: layer.name not in left):
+        yield native, list(layers)
 
 
 def _joined(graph: Graph, layers: Sequence[Layer], shapes: dict[str, tuple[int, ...]]) -> Graph | None:
@@ -107,6 +135,12 @@ def _joined(graph: Graph, layers: Sequence[Layer], shapes: dict[str, tuple[int, 
         return None
     (source,) = read
     return Graph(source, shapes[source], given[0], tuple(layers))
+
+
+def whole(library: Library) -> Network:
+    """A network that is one program, whose layers are known to the program alone."""
+    graph = Graph("x", library.program.input_shape, "y", ())
+    return Network(graph, (Part(graph, library),))
 
 
 def network(

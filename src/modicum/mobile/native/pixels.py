@@ -120,6 +120,9 @@ def patch(grid: Grid, stride: tuple[int, int], window: tuple[int, int]) -> tuple
     return (grid.rows - 1) * stride[0] + window[0], (grid.columns - 1) * stride[1] + window[1]
 
 
+AHEAD = 128
+"""Weights between the one that is read and the one that is asked for."""
+
 STRUCT = """
 struct pixels {
   const float *weights;
@@ -189,7 +192,8 @@ def reads(grid: Grid, stride: tuple[int, int], taps: Taps) -> dict[tuple[int, in
 
 def _piece(pixels: Pixels, taps: Taps, copy: int) -> Iterator[str]:
     """One piece on the whole tile: each input is loaded once and used by every tap that wants it."""
-    yield "{ const vf *b = pack + *o++;"
+    # weights come but once from afar; some thirty pieces ahead there is time for that
+    yield f"{{ const vf *b = pack + *o++; __builtin_prefetch(w + {AHEAD});"
     for tap in range(len(taps)):
         yield f"const vf w{tap} = zero() + w[{tap}];"
     yield f"w += {len(taps)};"

@@ -8,7 +8,7 @@ import numpy as np
 
 from modicum.mobile.graph import Add, Affine, Conv, Dense, Graph, Gru, Layer, Mean, Other, Pool, Reshape
 from modicum.mobile.native import emit, families, recurrent, runtime, steps
-from modicum.mobile.native.choose import Choice, Problem, choose
+from modicum.mobile.native.choose import Choice, Problem
 from modicum.mobile.native.layout import Planes, whole
 from modicum.mobile.native.machine import Machine
 from modicum.mobile.native.memory import ALIGNMENT
@@ -160,7 +160,7 @@ class Builder:
             (layer.shape for layer in reversed(graph.layers) if layer.output == graph.output), graph.input_shape
         )
         sizes = {"input": int(np.prod(graph.input_shape[1:])), "output": int(np.prod(shape[1:]))}
-        values = {"name": self.name, "arena": arena, "weights": self.blob.size, **sizes}
+        values = {"name": self.name, "arena": arena, "weights": len(self.blob.array()), **sizes}
         # the type is declared in the entry, which also holds the array's first use
         entry = runtime.ENTRY.format(**values)
         declared, rest = entry.split("\n\n", 1)
@@ -493,4 +493,4 @@ def build(graph: Graph, machine: Machine, name: str = "model", chooser: Chooser 
     Raises:
         ValueError: naming the operator that has no kernel.
     """
-    return Builder(graph, machine, name, chooser or (lambda _, problem: choose(problem, machine))).build()
+    return Builder(graph, machine, name, chooser or (lambda _, problem: families.every(problem, machine)[0][1])).build()

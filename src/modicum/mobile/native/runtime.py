@@ -12,9 +12,9 @@ void {name}_run(const void *weights, const float *x, float *y, void *arena) {{
   for (size_t i = 0; i < sizeof steps / sizeof *steps; ++i) steps[i](weights, x, y, arena, 0, 1);
 }}
 
-/* One layer alone, for profiles; those before it must have run. */
-void {name}_step(size_t step, const void *weights, const float *x, float *y, void *arena) {{
-  steps[step](weights, x, y, arena, 0, 1);
+/* One layer alone, some times over, for profiles; those before it must have run. */
+void {name}_step(size_t step, const void *weights, const float *x, float *y, void *arena, int repeats) {{
+  for (int i = 0; i < repeats; ++i) steps[step](weights, x, y, arena, 0, 1);
 }}
 """
 

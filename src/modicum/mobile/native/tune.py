@@ -18,12 +18,14 @@ import numpy as np
 
 from modicum.core import check
 from modicum.mobile.graph import Layer
-from modicum.mobile.native import emit
+from modicum.mobile.native import emit, families
 from modicum.mobile.native.build import cache, library
-from modicum.mobile.native.choose import Choice, Problem, candidates
-from modicum.mobile.native.emit import Tile
+from modicum.mobile.native.choose import Choice, Problem, choice_from
+from modicum.mobile.native.layout import whole
 from modicum.mobile.native.machine import Machine
 from modicum.mobile.native.memory import aligned
+from modicum.mobile.native.pixels import STRUCT, Grid, patch
+from modicum.mobile.native.program import Blob
 
 Progress = Callable[[str, int, float], Any]
 """`(layer, kernels tried, seconds of the fastest)`, called after each layer."""
@@ -31,6 +33,15 @@ Progress = Callable[[str, int, float], Any]
 _RUNNER = """
 void run(const float *in, float *out, const float *add, const struct product *d, int items, int repeats) {
   for (int i = 0; i < repeats; ++i) kernel(in, out, add, d, 0, items);
+}
+"""
+
+_PIXEL_RUNNER = """
+void run(const float *in, float *out, const float *add, const char *w, char *scratch, int repeats) {
+  const int part = 0, parts = 1;
+  for (int i = 0; i < repeats; ++i) {
+    @body@
+  }
 }
 """
 
@@ -59,7 +70,7 @@ def key(problem: Problem, machine: Machine) -> str:
     """What two layers must have in common to be computed alike: shapes, layouts and counts of pieces, not weights."""
     chosen = problem.structure(1, 4, 12, 64)
     facts = {
-        "version": 1,
+        "version": 2,
         "machine": asdict(machine),
         "processor": processor(),
         "weight": problem.weight.shape,
@@ -69,6 +80,7 @@ def key(problem: Problem, machine: Machine) -> str:
         "activation": problem.activation,
         "library": chosen.library,
         # a power of 1.1: layers of nearly equal density share a search
+        "weights": round(math.log(1 + np.count_nonzero(problem.weight), 1.1)),
         "pieces": [round(math.log(1 + count, 1.1)) for count in chosen.counts.sum(axis=(0, 1)).tolist()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
@@ -93,9 +105,7 @@ class Kernel:
         self._arrays = [_copy(array) for array in arrays]
         self._data = _Data(*[array.ctypes.data for array in self._arrays], chosen.blocks, chosen.chunks)
         self._items = -(-chosen.blocks // tile.together) * plan.product.tiles[0]
-        residual = 0 if problem.residual is None else problem.residual.floats
-        sizes = (problem.planes.floats, problem.target.floats, residual)
-        self._buffers = [aligned(4 * size) for size in sizes]
+        self._buffers = _buffers(problem)
         self._begins = [0, problem.target.at(0), 0 if problem.residual is None else problem.residual.at(0)]
 
     def seconds(self, repeats: int) -> float:
@@ -109,6 +119,40 @@ class Kernel:
         return (time.perf_counter() - started) / repeats
 
 
+class PixelKernel:
+    """The same for the family whose vectors hold pixels."""
+
+    def __init__(self, problem: Problem, grid: Grid, machine: Machine) -> None:
+        stored, zeros = Blob(), np.zeros(problem.weight.shape[3], np.float32)
+        made = families.step(families.plan(problem, grid), zeros, zeros, stored.add)
+        text = emit.header(machine.lanes) + STRUCT + made.kernel + _PIXEL_RUNNER.replace("@body@", made.body)
+        self._library = ctypes.CDLL(str(library(text, machine)))
+        self._memory = [*_buffers(problem), _copy(stored.array()), aligned(made.scratch)]
+        layouts = (problem.planes, problem.target, problem.residual)
+        self._begins = [*(0 if planes is None else planes.at(0) for planes in layouts), 0, 0]
+
+    def seconds(self, repeats: int) -> float:
+        """Wall time of one of so many runs."""
+        places = [
+            ctypes.c_void_p(memory.ctypes.data + 4 * begin)
+            for memory, begin in zip(self._memory, self._begins, strict=True)
+        ]
+        started = time.perf_counter()
+        self._library.run(*places, repeats)
+        return (time.perf_counter() - started) / repeats
+
+
+def _buffers(problem: Problem) -> list[np.ndarray]:
+    residual = 0 if problem.residual is None else problem.residual.floats
+    return [aligned(4 * size) for size in (problem.planes.floats, problem.target.floats, residual)]
+
+
+def _prepared(problem: Problem, choice: Choice | Grid, machine: Machine) -> Kernel | PixelKernel:
+    if isinstance(choice, Grid):
+        return PixelKernel(problem, choice, machine)
+    return Kernel(problem, choice, machine)
+
+
 def _copy(array: np.ndarray) -> np.ndarray:
     array = np.ascontiguousarray(array)
     copy = aligned(max(array.nbytes, 64))
@@ -116,7 +160,7 @@ def _copy(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def measure(problem: Problem, choices: Sequence[Choice], machine: Machine, rounds: int = 7) -> list[float]:
+def measure(problem: Problem, choices: Sequence[Choice | Grid], machine: Machine, rounds: int = 7) -> list[float]:
     """Seconds of each choice on one thread, the least of some rounds in turns.
 
     Args:
@@ -126,7 +170,7 @@ def measure(problem: Problem, choices: Sequence[Choice], machine: Machine, round
         rounds: how often each is timed.
     """
     with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-        kernels = list(pool.map(lambda choice: Kernel(problem, choice, machine), choices))
+        kernels = list(pool.map(lambda choice: _prepared(problem, choice, machine), choices))
     repeats = [max(1, round(1e-3 / max(kernel.seconds(1), 1e-7))) for kernel in kernels]
     least = [math.inf] * len(kernels)
     for _ in range(rounds):
@@ -135,8 +179,14 @@ def measure(problem: Problem, choices: Sequence[Choice], machine: Machine, round
     return least
 
 
-def _around(choice: Choice) -> list[Choice]:
+def _around(choice: Choice | Grid, problem: Problem) -> list[Choice] | list[Grid]:
     """The same tile with other orders of the loops."""
+    if isinstance(choice, Grid):
+        half, twice = (whole(size, problem.lanes) for size in (choice.chunk // 2, 2 * choice.chunk))
+        places = math.prod(patch(choice, problem.stride, problem.weight.shape[:2]))
+        fits = twice * places <= 1 << 16 and choice.chunk < problem.weight.shape[2]
+        sizes = {half, twice if fits else half} - {choice.chunk}
+        return [replace(choice, chunk=size) for size in sorted(sizes)]
     chunks = [replace(choice, chunk=max(16, choice.chunk // 2)), replace(choice, chunk=2 * choice.chunk)]
     together = [replace(choice, tile=replace(choice.tile, together=blocks)) for blocks in (2, 4)]
     return [other for other in (*chunks, *together) if other != choice]
@@ -166,18 +216,18 @@ class Tuner:
         check.positive(seconds=self.seconds)
         check.integer(1, first=self.first)
 
-    def __call__(self, layer: Layer, problem: Problem) -> Choice:
+    def __call__(self, layer: Layer, problem: Problem) -> Choice | Grid:
         """The fastest choice that is known for a layer."""
         path = self.folder / f"{key(problem, self.machine)}.json"
         if (known := _read(path)) is not None:
             return known
-        ranked = [choice for _, choice in candidates(problem, self.machine)]
+        ranked = [choice for _, choice in families.every(problem, self.machine)]
         if time.monotonic() - self.started > self.seconds:
             return ranked[0]
         choices = ranked[: self.first]
         times = measure(problem, choices, self.machine)
-        more = _around(choices[int(np.argmin(times))])
-        choices, times = choices + more, times + measure(problem, more, self.machine)
+        more = _around(choices[int(np.argmin(times))], problem)
+        choices, times = [*choices, *more], times + measure(problem, more, self.machine)
         best = int(np.argmin(times))
         _write(path, choices[best], dict(zip(map(str, choices), times, strict=True)))
         if self.progress is not None:
@@ -185,15 +235,14 @@ class Tuner:
         return choices[best]
 
 
-def _read(path: Path) -> Choice | None:
+def _read(path: Path) -> Choice | Grid | None:
     try:
-        stored = json.loads(path.read_text())["choice"]
-        return Choice(**{**stored, "tile": Tile(**stored["tile"])})
+        return choice_from(json.loads(path.read_text())["choice"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _write(path: Path, choice: Choice, tried: dict[str, float]) -> None:
+def _write(path: Path, choice: Choice | Grid, tried: dict[str, float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # a reader never sees half a file
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
