@@ -17,7 +17,8 @@ from modicum.mobile.native import families, package, recurrent
 from modicum.mobile.native.build import compiler, flags
 from modicum.mobile.native.layout import whole
 from modicum.mobile.native.memory import ALIGNMENT
-from modicum.mobile.native.program import Blob, Builder
+from modicum.mobile.native.parts import Blob
+from modicum.mobile.native.program import Builder
 from tests.mobile.native_reference import close, convolution, evaluate, numbers, recurrence, runs, small
 
 DRIVERS = Path(__file__).parent / "drivers"

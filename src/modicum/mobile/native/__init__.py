@@ -12,7 +12,8 @@ from modicum.mobile.native.machine import AARCH64_ANDROID, AARCH64_LINUX, AVX2, 
 from modicum.mobile.native.memory import aligned
 from modicum.mobile.native.package import PACKAGE, check_target, describe, load_package, write_package
 from modicum.mobile.native.partition import Network, network, whole, without_kernel
-from modicum.mobile.native.program import Built, Program, build
+from modicum.mobile.native.parts import Built, Program
+from modicum.mobile.native.program import build
 from modicum.mobile.native.tune import Tuner
 
 __all__ = [

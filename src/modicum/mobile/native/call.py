@@ -12,7 +12,7 @@ import numpy as np
 from modicum.mobile.native.build import library
 from modicum.mobile.native.machine import Machine
 from modicum.mobile.native.memory import aligned
-from modicum.mobile.native.program import Program
+from modicum.mobile.native.parts import Program
 
 
 @dataclass(frozen=True, eq=False)

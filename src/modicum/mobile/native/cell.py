@@ -12,7 +12,7 @@ from modicum.mobile.native.build import library
 from modicum.mobile.native.layout import whole
 from modicum.mobile.native.machine import Machine, host
 from modicum.mobile.native.memory import ALIGNMENT, aligned
-from modicum.mobile.native.program import Blob
+from modicum.mobile.native.parts import Blob
 
 _NAME = "cell"
 

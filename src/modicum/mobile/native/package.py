@@ -16,7 +16,7 @@ from modicum.mobile.native.call import Library
 from modicum.mobile.native.choose import choice_from
 from modicum.mobile.native.machine import AARCH64_LINUX, Machine
 from modicum.mobile.native.memory import aligned
-from modicum.mobile.native.program import Built, Program
+from modicum.mobile.native.parts import Built, Program
 
 PACKAGE = ("model.c", "model.h", "weights.bin", "libmodel.a", "libmodel.so", "example.c", "README.txt")
 """What a package may hold."""

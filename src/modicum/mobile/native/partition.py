@@ -12,7 +12,8 @@ from modicum.mobile import graph as graphs
 from modicum.mobile.graph import Dense, Graph, Layer, Other, Reshape
 from modicum.mobile.native.call import Library, load
 from modicum.mobile.native.machine import Machine
-from modicum.mobile.native.program import Chooser, build, kernel_exists
+from modicum.mobile.native.parts import kernel_exists
+from modicum.mobile.native.program import Chooser, build
 from modicum.mobile.report import Kernel
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,108 +12,22 @@ from modicum.mobile.native.choose import Choice, Problem
 from modicum.mobile.native.layout import Planes, whole
 from modicum.mobile.native.machine import Machine
 from modicum.mobile.native.memory import ALIGNMENT
+from modicum.mobile.native.parts import (
+    Blob,
+    Built,
+    Program,
+    Value,
+    flat_offsets,
+    is_depthwise,
+    pairs,
+    placed,
+    sizes_of,
+    whole_weight,
+)
 from modicum.mobile.native.pixels import STRUCT, Grid
 
 Chooser = Callable[[Layer, Problem], Choice | Grid]
 """How the product of a layer is computed."""
-
-
-@dataclass(frozen=True, eq=False)
-class Value:
-    """An activation: its layout, where it begins in the arena, and whether it is read as one flat vector."""
-
-    planes: Planes
-    buffer: str
-    flat: bool = False
-
-
-@dataclass(frozen=True)
-class Built:
-    """What became of a layer.
-
-    Attributes:
-        name: of the layer.
-        kernel: kind of kernel, with its tile.
-        choice: how it is computed, None where it is no product.
-        macs: multiply-accumulates on weights that are not skipped, for one image.
-        dense_macs: those of the layer without zeros.
-        payload: bytes of weights.
-        index: bytes of offsets and counts.
-        source: bytes of activations read, at least once each.
-        target: bytes written.
-    """
-
-    name: str
-    kernel: str
-    choice: Choice | Grid | None = None
-    macs: int = 0
-    dense_macs: int = 0
-    payload: int = 0
-    index: int = 0
-    source: int = 0
-    target: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """A network in C.
-
-    Attributes:
-        name: prefix of its functions.
-        source: C text.
-        header: C text of its declarations.
-        weights: bytes that `run` reads.
-        arena: bytes of scratch memory.
-        input_shape: batch included.
-        output_shape: batch included.
-        built: what became of each layer.
-    """
-
-    name: str
-    source: str = field(repr=False)
-    header: str = field(repr=False)
-    weights: np.ndarray = field(repr=False)
-    arena: int
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    built: tuple[Built, ...]
-
-
-class Blob:
-    """Arrays one after the other, each at a multiple of 64 bytes."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.size = 0
-
-    def add(self, array: np.ndarray) -> int:
-        """Where the array begins."""
-        at, data = self.size, np.ascontiguousarray(array).tobytes()
-        data += bytes(-len(data) % ALIGNMENT)
-        self.parts.append(data)
-        self.size += len(data)
-        return at
-
-    def array(self) -> np.ndarray:
-        """All of it."""
-        return np.frombuffer(b"".join(self.parts) or bytes(ALIGNMENT), np.uint8)
-
-
-def kernel_exists(layer: Layer) -> bool:
-    """Whether a layer of that kind and shape can be computed here."""
-    return isinstance(layer, (Conv, Dense, Pool, Mean, Add, Affine, Reshape, Gru)) and 2 <= len(layer.shape) <= 4
-
-
-def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Channels, height and width of a value without its batch."""
-    inner = shape[1:]
-    if len(inner) == 3:
-        return inner[2], inner[0], inner[1]
-    if len(inner) == 2:
-        return inner[1], 1, inner[0]
-    if len(inner) == 1:
-        return inner[0], 1, 1
-    raise ValueError(f"values must be vectors, sequences or images after the batch, got shape {shape}")
 
 
 class Builder:
@@ -172,6 +86,10 @@ class Builder:
             self.name, "\n".join(text), header, self.blob.array(), arena, graph.input_shape, shape, tuple(self.built)
         )
 
+    def _memory(self) -> tuple[dict[str, int], int]:
+        """Where each buffer lies, and the bytes of all."""
+        return placed(self.bytes, self.spans)
+
     def _halo(self, value: str) -> int:
         """Zeros that the readers of a value want around it."""
         most = 0
@@ -183,7 +101,7 @@ class Builder:
         return most
 
     def _planes(self, value: str, shape: tuple[int, ...], halo: bool = True) -> Planes:
-        channels, height, width = _sizes(shape)
+        channels, height, width = sizes_of(shape)
         lanes = self.machine.lanes
         if len(shape) == 3:
             lanes = whole(channels, lanes)
@@ -209,7 +127,7 @@ class Builder:
         planes = self._planes(graph.input, graph.input_shape)
         channels = planes.channels
         readers = self.readers.get(graph.input, [])
-        scalar = all(isinstance(layer, (Conv, Dense)) and not _depthwise(layer) for layer in readers)
+        scalar = all(isinstance(layer, (Conv, Dense)) and not is_depthwise(layer) for layer in readers)
         if scalar and channels < self.machine.lanes:
             planes = Planes(channels, planes.height, planes.width, channels, planes.halo)
         value = self._make(graph.input, planes)
@@ -225,7 +143,7 @@ class Builder:
 
     def _pooled(self, layer: Layer) -> Pool | None:
         """The 2x2 maximum right after a convolution, where it can be taken in registers."""
-        if not isinstance(layer, Conv) or _depthwise(layer) or layer.output == self.graph.output:
+        if not isinstance(layer, Conv) or is_depthwise(layer) or layer.output == self.graph.output:
             return None
         readers = self.readers.get(layer.output, [])
         if len(readers) != 1 or not isinstance(readers[0], Pool):
@@ -295,7 +213,7 @@ class Builder:
         elif isinstance(layer, Add):
             body += steps.add(first, sources[1].planes, target.planes, layer.activation)
         elif isinstance(layer, Affine):
-            at = self.blob.add(_pairs(layer.scale, layer.shift, self.machine.lanes, 1))
+            at = self.blob.add(pairs(layer.scale, layer.shift, self.machine.lanes, 1))
             body += f"const float *scale = (const float *)(w + {at});\n"
             body += steps.affine(first, target.planes, layer.activation)
         read = 4 * sum(source.planes.floats for source in sources)
@@ -304,7 +222,7 @@ class Builder:
     def _product(self, layer: Conv | Dense, fused: Pool | None) -> None:
         lanes = self.machine.lanes
         source = self.values[layer.inputs[0]]
-        depthwise = _depthwise(layer)
+        depthwise = is_depthwise(layer)
         output = layer.output if fused is None else fused.output
         target = self._make(output, self._planes(output, (layer if fused is None else fused).shape))
         residual = self.values[layer.inputs[1]] if len(layer.inputs) > 1 else None
@@ -325,7 +243,7 @@ class Builder:
             "offsets": self.blob.add(plan.offsets),
             "counts": self.blob.add(counts),
             "starts": self.blob.add(chosen.starts.astype(np.uint32)),
-            "scale": self.blob.add(_pairs(scale, layer.bias, lanes, chosen.vectors)),
+            "scale": self.blob.add(pairs(scale, layer.bias, lanes, chosen.vectors)),
         }
         down, _ = product.tiles
         items = -(-chosen.blocks // choice.tile.together) * down
@@ -394,19 +312,19 @@ class Builder:
             weight, stride, corner = layer.weight[None, None], (1, 1), (0, 0)
             height, width = (1, 1) if source.flat else (to.height, to.width)
         else:
-            weight, stride = _whole_weight(layer), layer.stride
+            weight, stride = whole_weight(layer), layer.stride
             corner = (-layer.padding[0][0], -layer.padding[1][0])
             height, width = layer.shape[1:3]
         flat: Callable[[np.ndarray], np.ndarray] | None = None
         if source.flat:
-            flat = _flat_offsets(from_)
+            flat = flat_offsets(from_)
         joined = [from_, to] + ([residual.planes] if residual is not None else [])
         if weight.shape[:2] == (1, 1) and stride == (1, 1) and not pooled and not any(p.halo for p in joined):
             # rows follow each other without a gap: one long row has no ends to fit tiles to
             height, width = 1, height * width
         return Problem(
             weight=weight,
-            depthwise=_depthwise(layer),
+            depthwise=is_depthwise(layer),
             planes=from_,
             corner=corner,
             flat=flat,
@@ -419,66 +337,6 @@ class Builder:
             pool=pooled,
             lanes=self.machine.lanes,
         )
-
-    def _memory(self) -> tuple[dict[str, int], int]:
-        """Where each buffer lies, the largest first: those that are never alive together may share bytes."""
-        placed: dict[str, int] = {}
-        for buffer in sorted(self.bytes, key=lambda name: (-self.bytes[name], name)):
-            first, last = self.spans[buffer]
-            others = sorted(
-                (placed[other], placed[other] + self.bytes[other])
-                for other in placed
-                if not (self.spans[other][1] < first or last < self.spans[other][0])
-            )
-            at = 0
-            for begin, end in others:
-                if at + self.bytes[buffer] <= begin:
-                    break
-                at = max(at, end)
-            placed[buffer] = at
-        return placed, max((placed[name] + self.bytes[name] for name in placed), default=0) + ALIGNMENT
-
-
-def _depthwise(layer: Layer) -> bool:
-    return (
-        isinstance(layer, Conv)
-        and layer.groups > 1
-        and layer.weight.shape[2] == 1
-        and (layer.groups == layer.weight.shape[3])
-    )
-
-
-def _whole_weight(layer: Conv) -> np.ndarray:
-    """The weight of a convolution in groups as one of all channels, zero between groups; depthwise as it is."""
-    if layer.groups == 1 or _depthwise(layer):
-        return layer.weight
-    height, width, inputs, outputs = layer.weight.shape
-    full = np.zeros((height, width, inputs * layer.groups, outputs), np.float32)
-    step = outputs // layer.groups
-    for group in range(layer.groups):
-        mine = slice(group * step, (group + 1) * step)
-        full[:, :, group * inputs : (group + 1) * inputs, mine] = layer.weight[..., mine]
-    return full
-
-
-def _pairs(scale: np.ndarray, shift: np.ndarray, lanes: int, vectors: int) -> np.ndarray:
-    """Scale and shift in turns, vector by vector, zeros where there is no channel."""
-    size = whole(len(scale), lanes * vectors)
-    both = np.zeros((2, size), np.float32)
-    both[0, : len(scale)], both[1, : len(shift)] = scale, shift
-    return both.reshape(2, -1, lanes).transpose(1, 0, 2)
-
-
-def _flat_offsets(planes: Planes) -> Callable[[np.ndarray], np.ndarray]:
-    """Where the numbers of a flattened image lie, by their place in the vector."""
-
-    def offsets(at: np.ndarray) -> np.ndarray:
-        pixel, channel = at // planes.channels, at % planes.channels
-        y, x = pixel // planes.width, pixel % planes.width
-        inside = (y + planes.halo) * planes.row + (x + planes.halo) * planes.lanes
-        return channel // planes.lanes * planes.plane + inside + channel % planes.lanes
-
-    return offsets
 
 
 def build(graph: Graph, machine: Machine, name: str = "model", chooser: Chooser | None = None) -> Program:

@@ -24,8 +24,8 @@ from modicum.mobile.native.choose import Choice, Problem, choice_from
 from modicum.mobile.native.layout import whole
 from modicum.mobile.native.machine import Machine
 from modicum.mobile.native.memory import aligned
+from modicum.mobile.native.parts import Blob
 from modicum.mobile.native.pixels import STRUCT, Grid, patch
-from modicum.mobile.native.program import Blob
 
 Progress = Callable[[str, int, float], Any]
 """`(layer, kernels tried, seconds of the fastest)`, called after each layer."""
