@@ -15,6 +15,7 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "scripts" / "bench" / "results"
 START, END = "<!-- results: scripts/tables.py -->", "<!-- end of results -->"
+SPEED_START, SPEED_END = "<!-- speed: scripts/tables.py -->", "<!-- end of speed -->"
 ACCURACY_START, ACCURACY_END = "<!-- accuracy: scripts/tables.py -->", "<!-- end of accuracy -->"
 
 
@@ -63,6 +64,14 @@ def bench() -> ModuleType:
     import accuracy
 
     return accuracy
+
+
+def latency() -> ModuleType:
+    """The script that measured the latencies."""
+    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+    import latency
+
+    return latency
 
 
 def anchors(table: str) -> dict[str, str]:
@@ -187,9 +196,92 @@ def table() -> str:
     return "\n".join(lines)
 
 
+OURS = "modicum"
+ENGINES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "litert": "LiteRT",
+    "mnn": "MNN",
+    "ncnn": "ncnn",
+    "torch": "torch",
+    "deepsparse": "DeepSparse",
+    "xla": "XLA",
+    "openvino_bf16": "OpenVINO, bf16",
+}
+"""Peers of the latency table, the last in reduced precision."""
+
+
+def latency_row(network: str, threads: str, cells: dict[str, dict]) -> str:
+    """One network by so many threads: median wall times, and ratios to ours."""
+    times = {engine: cell["wall_ms_median"] for engine, cell in cells.items()}
+    exact = {name: times[name] for name in ENGINES if name in times and not cells[name]["reduced_precision"]}
+    fastest = min(exact, key=lambda name: exact[name])
+
+    def shown(engine: str) -> str:
+        return f"{times[engine]:.3g}" if engine in times else ""
+
+    def ratio(engine: str) -> str:
+        return f"{times[engine] / times[OURS]:.1f}x" if engine in times else ""
+
+    best = f"{ENGINES[fastest]}, {ratio(fastest)}"
+    columns = (network, threads, shown(OURS), *map(shown, ENGINES), best, ratio("onnxruntime"), ratio("litert"))
+    return f"| {' | '.join(columns)} |"
+
+
+def latency_table() -> str:
+    """Whole networks and single layers, one image; `scripts/bench/latency.py` measured them."""
+    path = RESULTS / "latency.json"
+    if not path.exists():
+        return ""
+    stored = json.loads(path.read_text())
+    rows: dict[tuple[str, str], dict[str, dict]] = {}
+    for name, cell in stored["cells"].items():
+        network, engine, threads = name.split(" | ")
+        rows.setdefault((network, threads), {})[engine] = cell
+    head = ("network", "threads", "ours, ms", *ENGINES.values(), "fastest float32 peer", "ONNX Runtime", "LiteRT")
+    order = list(latency().NETWORKS)
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for network, threads in sorted(rows, key=lambda key: (order.index(key[0]) if key[0] in order else -1, key[1])):
+        if OURS in rows[network, threads]:
+            lines.append(latency_row(network, threads, rows[network, threads]))
+    cell = next(iter(stored["cells"].values()))
+    machine = f"{cell['machine']['model']}, jax {cell['jax']}, commit {cell['commit'][:7]}"
+    peak = stored.get("peaks", {}).get("fma_gflops")
+    return "\n".join([*lines, "", f"{machine}; one core multiplies and adds at {peak} GFLOP/s."])
+
+
+def gru_table() -> str:
+    """Median microseconds of a step of a GRU, batch 1, one thread, from `scripts/bench/gru_latency.py`."""
+    path = RESULTS / "gru-latency.json"
+    if not path.exists():
+        return ""
+    stored = json.loads(path.read_text())["rows"]
+    head = ("units = inputs", "weights kept", "ours, us a step", "fastest float32 dense peer", "ratio")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for size in sorted({row["size"] for row in stored}):
+        here = [row for row in stored if row["size"] == size]
+        peer = min((row for row in here if row["engine"] != OURS), key=lambda row: row["us_median"])
+        name = f"{ENGINES.get(peer['engine'], peer['engine'])}, {peer['us_median']:.0f}"
+        for row in here:
+            if row["engine"] == OURS:
+                ratio = peer["us_median"] / row["us_median"]
+                times = (f"1 of {row['kept']:.1f}", f"{row['us_median']:.2f}", name, f"{ratio:.1f}x")
+                lines.append(f"| {' | '.join((str(size), *times))} |")
+    return "\n".join(lines)
+
+
+def speed_tables() -> str:
+    """Latency of convolutional and recurrent networks."""
+    return "\n\n".join(part for part in (latency_table(), gru_table()) if part)
+
+
 def written(readme: str) -> str:
     """The README with the tables between their marks renewed."""
-    parts = ((START, END, table), (ACCURACY_START, ACCURACY_END, accuracy_tables))
+    parts = (
+        (START, END, table),
+        (ACCURACY_START, ACCURACY_END, accuracy_tables),
+        (SPEED_START, SPEED_END, speed_tables),
+    )
     for start, end, make in parts:
         before, rest = readme.split(start)
         _, after = rest.split(end)
@@ -225,7 +317,7 @@ def main() -> int:
         readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
     else:
-        print(table(), accuracy_tables(), sep="\n\n")
+        print(table(), accuracy_tables(), speed_tables(), sep="\n\n")
     return 0
 
 

@@ -47,6 +47,8 @@ class Case(NamedTuple):
             None leaves it dense.
         point: share of the kernels that a 1x1 convolution keeps.
         columns: share of the columns that a hidden dense layer keeps in each strip of 128 rows.
+        group: filters that share patterns and kernels; 1 leaves each kernel its own.
+        channels: of its images.
     """
 
     build: Callable[[], Any]
@@ -54,6 +56,8 @@ class Case(NamedTuple):
     connectivity: float | None = None
     point: float = 1.0
     columns: float = 1.0
+    group: int = 16
+    channels: int = 3
 
 
 def _vgg16_cifar() -> Any:
@@ -80,8 +84,14 @@ def _mobilenet_v2() -> Any:
     return models.MobileNetV2(classes=1000)
 
 
-GROUP = 16
-"""Filters that share patterns and kernels."""
+def _layer(outputs: int) -> Any:
+    import flax.linen as nn
+
+    return nn.Conv(outputs, (3, 3), use_bias=False)
+
+
+LAYERS = ((512, 512, 14), (512, 512, 28), (256, 256, 56), (128, 128, 112), (64, 64, 224))
+"""Convolutions of VGG-16: input channels, filters, side of the image."""
 
 NETWORKS = {
     "vgg16_cifar_8x": Case(_vgg16_cifar, 32, 1 / 3.6),
@@ -89,9 +99,18 @@ NETWORKS = {
     "vgg16_cifar_dense": Case(_vgg16_cifar, 32),
     "vgg16_8x": Case(_vgg16, 224, 1 / 3.6, columns=0.1),
     "vgg16_2.25x": Case(_vgg16, 224, 1.0),
+    "vgg16_cifar_free_8x": Case(_vgg16_cifar, 32, 1 / 3.6, group=1),
+    "vgg16_free_8x": Case(_vgg16, 224, 1 / 3.6, columns=0.1, group=1),
     "resnet50_pruned": Case(_resnet50, 224, 1 / 3.6, point=0.25),
     "mobilenet_v2_pruned": Case(_mobilenet_v2, 224, point=0.25),
     "mobilenet_v2_dense": Case(_mobilenet_v2, 224),
+    **{
+        f"layer_{inputs}_{outputs}_{side}{name}_8x": Case(
+            functools.partial(_layer, outputs), side, 1 / 3.6, group=group, channels=inputs
+        )
+        for inputs, outputs, side in LAYERS
+        for name, group in (("", 16), ("_free", 1))
+    },
 }
 
 
@@ -102,10 +121,10 @@ def sets(case: Case, params: Any) -> Any:
     def convolution(w: Any) -> Any:
         window, inputs = w.shape[:2], w.shape[2]
         if window == (3, 3) and inputs > 3 and case.connectivity is not None:
-            patterns = Patterns(MEST_8, group=GROUP)
+            patterns = Patterns(MEST_8, group=case.group)
             kept = round(case.connectivity * inputs)
-            return patterns if kept == inputs else nest(Kernels(kept, group=GROUP), patterns)
-        return Kernels(round(case.point * inputs), group=GROUP) if window == (1, 1) and case.point < 1 else None
+            return patterns if kept == inputs else nest(Kernels(kept, group=case.group), patterns)
+        return Kernels(round(case.point * inputs), group=case.group) if window == (1, 1) and case.point < 1 else None
 
     def matrix(w: Any) -> Any:
         inputs, outputs = w.shape
@@ -114,7 +133,7 @@ def sets(case: Case, params: Any) -> Any:
         blocks = 8
         return BlockColumnRow(round(case.columns * inputs / blocks), None, strips=outputs // 128, blocks=blocks)
 
-    return by_path({"Conv.*kernel": convolution, "Dense.*kernel": matrix}, params)
+    return by_path({"Dense.*kernel": matrix, "kernel": convolution}, params)
 
 
 def random_weights(shapes: Any, seed: int = SEED) -> Any:
@@ -149,7 +168,7 @@ def graph_of(case: Case) -> Any:
     from modicum.mobile.graph import fuse, trace
 
     model = case.build()
-    example = jax.ShapeDtypeStruct((1, case.side, case.side, 3), np.float32)
+    example = jax.ShapeDtypeStruct((1, case.side, case.side, case.channels), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), example)
     weights = random_weights(shapes)
     weights = admm.project(sets(case, weights), weights)

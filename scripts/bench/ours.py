@@ -35,7 +35,8 @@ def graph_of(read: network.Network) -> Any:
 
 def chooser(engine: str, machine: Any) -> Any:
     """How products are computed under an engine's name."""
-    from modicum.mobile.native.choose import choose
+    from modicum.mobile.native.choose import Choice
+    from modicum.mobile.native.families import every
     from modicum.mobile.native.tune import Tuner
 
     if engine == "modicum":
@@ -45,7 +46,12 @@ def chooser(engine: str, machine: Any) -> Any:
         "modicum_no_elimination": {"taps": 1, "shapes": 1},
         "modicum_no_reorder": {"chunk": 1},
     }[engine]
-    return lambda _, problem: replace(choose(problem, machine), **changes)
+
+    def chosen(_: Any, problem: Any) -> Any:
+        best = every(problem, machine)[0][1]
+        return replace(best, **changes) if isinstance(best, Choice) else best
+
+    return chosen
 
 
 class Engine:

@@ -100,6 +100,19 @@ def test_zeros_are_skipped_and_counted():
     close(compiled(x), Net().apply(params, x))
 
 
+def test_exported_with_its_kernels():
+    model, params, x = network()
+    compiled = mobile.compile(model.apply, params, x, kernels="native")
+    exported = compiled.with_kernels()
+    (target,) = [library.target for library in compiled.network.libraries]
+    assert f"custom_call @{target}" in compiled.stablehlo(custom_calls=True)
+    assert "custom_call" not in compiled.stablehlo()
+    again = jax.export.deserialize(exported.serialize())
+    np.testing.assert_array_equal(again.call(x), compiled(x))
+    with pytest.raises(ValueError, match="kernels must be native to be called"):
+        mobile.compile(model.apply, params, x, kernels="xla").with_kernels()
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     model, params, x = network()

@@ -67,9 +67,33 @@ class Compiled:
         signature.check_inputs(self.exported, x)
         return self._function(x)
 
-    def stablehlo(self) -> str:
-        """The portable module as MLIR text."""
-        return stablehlo.text(self.module)
+    def stablehlo(self, *, custom_calls: bool = False) -> str:
+        """The module as MLIR text.
+
+        Args:
+            custom_calls: the module of `with_kernels` in place of the portable one.
+
+        Raises:
+            ValueError: as `with_kernels`.
+        """
+        return self.with_kernels().mlir_module() if custom_calls else stablehlo.text(self.module)
+
+    def with_kernels(self) -> export.Exported:
+        """The network as `jax.export` has it, its native programs as custom calls with their weights as constants.
+
+        It runs where these programs are registered: in this process, and in one that has loaded the bundle and asked
+        for `network.libraries[...].target`.
+
+        Raises:
+            ValueError: if there are no native kernels.
+        """
+        if self.network is None:
+            raise ValueError("kernels must be native to be called, got a network that XLA runs: compile with 'native'")
+        calls = [export.DisabledSafetyCheck.custom_call(library.target) for library in self.network.libraries]
+        (x,), _ = jax.tree.unflatten(self.exported.in_tree, self.exported.in_avals)
+        shape = tuple(self.settings["shapes"][0]) if self.settings["batch"] == "any" else x.shape
+        spec = jax.ShapeDtypeStruct(shape, x.dtype)
+        return export.export(jax.jit(self.network), platforms=("cpu",), disabled_checks=calls)(spec)
 
     def report(self, x: Any = None) -> Report:
         """Bytes and MACs per layer, and the native kernels; `print` it for a table.

@@ -3,6 +3,7 @@
 import ctypes
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -78,13 +79,18 @@ class Library:
     def __call__(self, x: Any) -> Any:
         """The same in JAX; works under `jit`."""
         program = self.program
-        target = f"modicum_{self._library._name}_{self.threads}"
-        _register(target, self._library, program.name)
         shapes = (
             jax.ShapeDtypeStruct((x.shape[0], *program.output_shape[1:]), jnp.float32),
             jax.ShapeDtypeStruct((program.arena,), jnp.uint8),
         )
-        return jax.ffi.ffi_call(target, shapes)(jnp.asarray(self.weights), x)[0]
+        return jax.ffi.ffi_call(self.target, shapes)(jnp.asarray(self.weights), x)[0]
+
+    @property
+    def target(self) -> str:
+        """Name of the custom call, registered with XLA once it was asked for; the same program has the same."""
+        target = f"modicum_{Path(self._library._name).stem}_{self.threads}"
+        _register(target, self._library, self.program.name)
+        return target
 
 
 _REGISTERED: set[str] = set()
