@@ -97,6 +97,31 @@ def test_every_choice_gives_the_same():
             agree(graph, chooser=always(Choice(tile, taps, shapes, chunk)))
 
 
+@pytest.mark.parametrize(("largest", "kind", "bytes_"), [(7, "int4", 0.5), (127, "int8", 1), (200, "float32", 4)])
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_weights_on_a_grid_are_stored_as_integers(largest, kind, bytes_, vectors):
+    """Three taps of one or three vectors are odd numbers of vectors: a half of the last byte stays empty."""
+    generator = np.random.default_rng(largest)
+    numbers = generator.integers(-largest, largest + 1, (3, 3, 24, 48)) * (generator.random((3, 3, 24, 1)) < 0.6)
+    conv = Conv(
+        name="conv",
+        inputs=("x",),
+        output="y",
+        shape=(1, 9, 9, 48),
+        weight=(numbers * np.float32(0.0137)).astype("f"),
+        scale=generator.normal(size=48).astype("f"),
+        bias=generator.normal(size=48).astype("f"),
+        padding=((1, 1), (1, 1)),
+        activation="relu",
+    )
+    graph = Graph("x", (1, 9, 9, 24), "y", (conv,))
+    program, *_ = agree(graph, threads=2, chooser=always(Choice(Tile(2, 3, vectors), 4)))
+    (built,) = [built for built in program.built if built.macs]
+    assert (kind in built.kernel) == (kind != "float32")
+    least = bytes_ * built.macs / 81
+    assert least <= built.payload <= 2 * least if kind == "int4" else built.payload == least
+
+
 def test_in_jax():
     layers, _, generator = chain(5)
     mean = Mean(name="mean", inputs=("j",), output="mean", shape=(2, 40))

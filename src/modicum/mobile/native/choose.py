@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from modicum.mobile.native.emit import Place, Product, Taps, Tile
 from modicum.mobile.native.layout import Planes
 from modicum.mobile.native.machine import Machine
 from modicum.mobile.native.pixels import Grid
+from modicum.mobile.native.stored import BYTES, Stored, encode, stored_as
 from modicum.mobile.native.structure import Structure, structure, vectors_of
 
 
@@ -45,11 +46,23 @@ def choice_from(described: Mapping[str, Any]) -> Choice | Grid:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A choice worked out: the weights in order, the kernel, and where each piece reads."""
+    """A choice worked out.
+
+    Attributes:
+        structure: the weights in order.
+        product: the kernel.
+        offsets: where each piece reads.
+        weights: the weights as they are stored.
+        starts: first piece and first stored element of each block.
+        unit: what a stored 1 stands for.
+    """
 
     structure: Structure
     product: Product
     offsets: np.ndarray
+    weights: np.ndarray
+    starts: np.ndarray
+    unit: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,6 +105,11 @@ class Problem:
         vector = planes.plane if planes.lanes == self.lanes else self.lanes
         return Place(planes.row, planes.lanes, vector)
 
+    @functools.cached_property
+    def stored(self) -> Stored:
+        """How the weights lie in memory."""
+        return stored_as(self.weight)
+
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a problem lives as long as one build
     def structure(self, vectors: int, taps: int, shapes: int, chunk: int) -> Structure:
         """The weights in order; see `structure.structure`."""
@@ -110,6 +128,7 @@ class Problem:
             residual=None if self.residual is None else self.place(self.residual),
             library=library,
             depthwise=self.depthwise,
+            stored=self.stored.kind,
             activation=self.activation,
             pool=self.pool,
         )
@@ -132,7 +151,9 @@ class Problem:
             inside = (top + planes.halo) * planes.row + (left + planes.halo) * planes.lanes
             channel = np.zeros_like(chosen.channels) if self.depthwise else chosen.channels
             offsets = channel // planes.lanes * planes.plane + inside + channel % planes.lanes
-        return Plan(chosen, self.product(choice.tile, chosen.library), offsets.astype(np.int32))
+        weights, starts = encode(chosen, self.stored)
+        product = self.product(choice.tile, chosen.library)
+        return Plan(chosen, product, offsets.astype(np.int32), weights, starts.astype(np.uint32), self.stored.unit)
 
 
 def sides(size: int, most: int, even: bool) -> Iterator[int]:
@@ -162,6 +183,12 @@ def tiles(problem: Problem, machine: Machine, vectors: int, taps: int) -> Iterat
 LATENCY = 4
 """Cycles until a sum can be added to again."""
 
+ALL = 1 << 20
+"""More blocks than any layer has: all of them together."""
+
+STAY = 1 << 17
+"""Bytes of weights that stay in the second level of cache beside the activations."""
+
 NEAR, FAR, SECOND_LEVEL = 24.0, 6.0, 1 << 20
 """Bytes a cycle out of the second level of cache and out of what lies behind it, and bytes of that level."""
 
@@ -186,7 +213,7 @@ def cost(problem: Problem, tile: Tile, chosen: Structure, threads: int = 1) -> f
     loops = chosen.counts.size * 3 + int((chosen.counts > 0).sum()) * 8
     ends = chosen.blocks * tile.rows * tile.columns * tile.vectors * 2
     compute = (per_tile + loops + ends) * down * across
-    read = 4 * (len(chosen.values) + len(chosen.channels))
+    read = BYTES[problem.stored.kind] * len(chosen.values) + 4 * len(chosen.channels)
     memory = read / (FAR if read > SECOND_LEVEL else NEAR)
     return max(compute / min(threads, max(1, chosen.blocks * down)), memory) + (0 if compute > memory else compute / 8)
 
@@ -206,8 +233,10 @@ def candidates(problem: Problem, machine: Machine) -> list[tuple[float, Choice]]
     found = []
     for vectors in options:
         chosen = problem.structure(vectors, taps, 12, chunk)
+        # weights that stay near are read again for each tile, others once for all tiles
+        together = ALL if BYTES[problem.stored.kind] * len(chosen.values) <= STAY else 1
         found += [
-            (cost(problem, tile, chosen), Choice(tile, taps, 12, chunk))
+            (cost(problem, tile, chosen), Choice(replace(tile, together=together), taps, 12, chunk))
             for tile in tiles(problem, machine, vectors, taps)
         ]
     if not found:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 Taps = tuple[tuple[int, int], ...]
 """Row and column of each tap of a piece, from its own corner."""
 
-WIDTHS = {"float32": 4.0, "int8": 1.0, "int4": 0.5}
-"""Kinds of stored weights, and bytes of each."""
+STORED = ("float32", "int8", "int4")
+"""Kinds of stored weights."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Product:
         residual: steps through what is added, or None.
         library: pieces; kernels of one piece share unrolled code.
         depthwise: whether lanes of input meet lanes of weights, channel by channel.
-        stored: a kind in `WIDTHS`.
+        stored: one of `STORED`.
         activation: "none", "relu" or "relu6".
         pool: whether the maximum over 2x2 outputs is stored.
     """
@@ -120,14 +120,21 @@ def _weights(product: Product, taps: int) -> Iterator[str]:
     """Loads of a piece's weights, `w<tap>_<vector>`, and the step to the next piece."""
     vectors, lanes = product.tile.vectors, product.lanes
     number = 0
+    halves = product.stored == "int4"
     for tap in range(taps):
         for vector in range(vectors):
+            at = number // 2 if halves else number
             if product.stored == "float32":
-                yield f"const vf w{tap}_{vector} = *(const vf *)(w + {number * lanes});"
+                loaded = f"*(const vf *)(w + {at * lanes})"
             else:
-                yield f"const vf w{tap}_{vector} = __builtin_convertvector(*(const vb *)(w + {number * lanes}), vf);"
+                loaded = f"*(const vb *)(w + {at * lanes})"
+                # shifts of signed bytes keep the sign
+                loaded = f"({loaded} << 4) >> 4" if halves and number % 2 == 0 else loaded
+                loaded = f"{loaded} >> 4" if halves and number % 2 else loaded
+                loaded = f"__builtin_convertvector({loaded}, vf)"
+            yield f"const vf w{tap}_{vector} = {loaded};"
             number += 1
-    yield f"w += {number * lanes};"
+    yield f"w += {(-(-number // 2) if halves else number) * lanes};"
 
 
 def _piece(product: Product, taps: Taps, copy: int) -> Iterator[str]:
@@ -203,7 +210,10 @@ def _store(product: Product) -> Iterator[str]:
 
 
 def product_kernel(name: str, product: Product) -> str:
-    """A function over work items: an item is one row of tiles of `tile.together` blocks of filters.
+    """A function over work items: an item is one tile of `tile.together` blocks of filters.
+
+    With all blocks together items follow each other through the image, so that threads share it out by place: what
+    one has written it mostly reads itself in the next layer.
 
     Args:
         name: of the function.
@@ -212,7 +222,7 @@ def product_kernel(name: str, product: Product) -> str:
     tile, lanes = product.tile, product.lanes
     down, across = product.tiles
     half = 2 if product.pool else 1
-    stored = {"float32": "float", "int8": "int8_t", "int4": "uint8_t"}[product.stored]
+    stored = "float" if product.stored == "float32" else "int8_t"
     sums = [
         f"a{row}_{column}_{vector}_{copy}"
         for row in range(tile.rows)
@@ -235,27 +245,25 @@ def product_kernel(name: str, product: Product) -> str:
 static void {name}(const float *restrict in, float *restrict out, const float *restrict add,
                    const struct product *d, int first, int last) {{
   for (int item = first; item < last; ++item) {{
-    const int group = item / {down}, ty = item % {down};
+    const int group = item / {down * across}, ty = item / {across} % {down}, tx = item % {across};
     const int y = least(ty * {tile.rows}, {product.height - tile.rows});
+    const int x = least(tx * {tile.columns}, {product.width - tile.columns});
     const int stop = least((group + 1) * {tile.together}, d->blocks);
-    for (int tx = 0; tx < {across}; ++tx) {{
-      const int x = least(tx * {tile.columns}, {product.width - tile.columns});
-      for (int block = group * {tile.together}; block < stop; ++block) {{
-        const float *p = in + y * {down_step} + x * {across_step}{depth};
-        const uint32_t *start = d->starts + 2 * block;
-        const int32_t *o = d->offsets + start[0];
-        const {stored} *w = (const {stored} *)d->weights + start[1];
-        const uint16_t *n = d->counts + (size_t)block * d->chunks * {kinds};
-        vf {", ".join(f"{sum_} = zero()" for sum_ in sums)};
-        for (int chunk = 0; chunk < d->chunks; ++chunk, n += {kinds}) {{
+    for (int block = group * {tile.together}; block < stop; ++block) {{
+      const float *p = in + y * {down_step} + x * {across_step}{depth};
+      const uint32_t *start = d->starts + 2 * block;
+      const int32_t *o = d->offsets + start[0];
+      const {stored} *w = (const {stored} *)d->weights + start[1];
+      const uint16_t *n = d->counts + (size_t)block * d->chunks * {kinds};
+      vf {", ".join(f"{sum_} = zero()" for sum_ in sums)};
+      for (int chunk = 0; chunk < d->chunks; ++chunk, n += {kinds}) {{
 {pieces}
-        }}
-        const float *scale = d->scale + (size_t)block * {2 * tile.vectors * lanes};
-        float *q = out + (size_t)block * {tile.vectors * target.vector}
-                   + y / {half} * {target.row} + x / {half} * {target.pixel};
-        {add}
-{chr(10).join(_store(product))}
       }}
+      const float *scale = d->scale + (size_t)block * {2 * tile.vectors * lanes};
+      float *q = out + (size_t)block * {tile.vectors * target.vector}
+                 + y / {half} * {target.row} + x / {half} * {target.pixel};
+      {add}
+{chr(10).join(_store(product))}
     }}
   }}
 }}

@@ -1,6 +1,7 @@
 """From a graph to one C program and one block of weights: layouts, memory, kernels, steps."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -239,14 +240,13 @@ class Builder:
         counts = chosen.counts.astype(np.uint16)
         scale = np.ones(len(layer.bias), np.float32) if layer.scale is None else layer.scale
         parts = {
-            "weights": self.blob.add(chosen.values),
+            "weights": self.blob.add(plan.weights),
             "offsets": self.blob.add(plan.offsets),
             "counts": self.blob.add(counts),
-            "starts": self.blob.add(chosen.starts.astype(np.uint32)),
-            "scale": self.blob.add(pairs(scale, layer.bias, lanes, chosen.vectors)),
+            "starts": self.blob.add(plan.starts),
+            "scale": self.blob.add(pairs(scale * np.float32(plan.unit), layer.bias, lanes, chosen.vectors)),
         }
-        down, _ = product.tiles
-        items = -(-chosen.blocks // choice.tile.together) * down
+        items = -(-chosen.blocks // choice.tile.together) * math.prod(product.tiles)
         begin = target.planes.at(0)
         body = f"const float *in = (const float *){self._use(source.buffer)};\n"
         body += f"float *out = (float *){self._use(target.buffer)};\n" + steps.halo(target.planes, "out") + "\n"
@@ -264,15 +264,16 @@ class Builder:
         used = len(chosen.values) * pixels
         tile = choice.tile
         kind = "depthwise" if depthwise else type(layer).__name__.lower()
+        ends = ("" if product.stored == "float32" else f" {product.stored}") + (" + pool" if fused else "")
         self._step(
             body,
             Built(
                 layer.name,
-                f"{kind} {tile.rows}x{tile.columns}x{tile.vectors * lanes}" + (" + pool" if fused else ""),
+                f"{kind} {tile.rows}x{tile.columns}x{tile.vectors * lanes}{ends}",
                 choice,
                 used,
                 int(np.prod(layer.weight.shape)) * pixels,
-                chosen.values.nbytes,
+                plan.weights.nbytes,
                 plan.offsets.nbytes + counts.nbytes + 8 * chosen.blocks,
                 4 * source.planes.floats,
                 4 * target.planes.floats,

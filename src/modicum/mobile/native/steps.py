@@ -81,7 +81,7 @@ def pool(
     start = "zero() - __builtin_inff()" if kind == "max" else "zero()"
     step = "a = vmax(a, v);" if kind == "max" else "a += v;"
     end = "" if kind == "max" else "a /= (float)((y1 - y0) * (x1 - x0));"
-    body = f"""const int block = row / {target.height}, y = row % {target.height};
+    body = f"""const int y = row / {target.blocks}, block = row % {target.blocks};
 {_image("q", "out", target, "float")}
 const float *p = in + (size_t)block * {source.plane} + {source.halo * source.row + source.halo * source.lanes};
 const int top = y * {stride[0]} - {padding[0]};
@@ -119,7 +119,7 @@ def mean(source: Planes, target: Planes) -> str:
 
 def add(first: Planes, second: Planes, target: Planes, activation: str) -> str:
     """The sum of two images."""
-    body = f"""const int block = row / {target.height}, y = row % {target.height};
+    body = f"""const int y = row / {target.blocks}, block = row % {target.blocks};
 {_image("q", "out", target, "float")}
 {_image("p", "in", first)}
 {_image("r", "other", second)}
@@ -133,7 +133,7 @@ for (int x = 0; x < {target.width * target.lanes}; x += LANES) {{
 
 def affine(source: Planes, target: Planes, activation: str) -> str:
     """Scale and shift of each channel, which lie in turns at `scale`, vector by vector."""
-    body = f"""const int block = row / {target.height}, y = row % {target.height};
+    body = f"""const int y = row / {target.blocks}, block = row % {target.blocks};
 {_image("q", "out", target, "float")}
 {_image("p", "in", source)}
 for (int x = 0; x < {target.width}; ++x)

@@ -20,7 +20,7 @@ from modicum.core import check
 from modicum.mobile.graph import Layer
 from modicum.mobile.native import emit, families
 from modicum.mobile.native.build import cache, library
-from modicum.mobile.native.choose import Choice, Problem, choice_from
+from modicum.mobile.native.choose import ALL, Choice, Problem, choice_from
 from modicum.mobile.native.layout import whole
 from modicum.mobile.native.machine import Machine
 from modicum.mobile.native.memory import aligned
@@ -70,7 +70,7 @@ def key(problem: Problem, machine: Machine) -> str:
     """What two layers must have in common to be computed alike: shapes, layouts and counts of pieces, not weights."""
     chosen = problem.structure(1, 4, 12, 64)
     facts = {
-        "version": 2,
+        "version": 4,
         "machine": asdict(machine),
         "processor": processor(),
         "weight": problem.weight.shape,
@@ -78,6 +78,7 @@ def key(problem: Problem, machine: Machine) -> str:
         "flags": [problem.depthwise, problem.flat is not None, problem.residual is not None, problem.pool],
         "outputs": [problem.height, problem.width, *problem.stride],
         "activation": problem.activation,
+        "stored": problem.stored.kind,
         "library": chosen.library,
         # a power of 1.1: layers of nearly equal density share a search
         "weights": round(math.log(1 + np.count_nonzero(problem.weight), 1.1)),
@@ -96,15 +97,15 @@ class Kernel:
         self._library = ctypes.CDLL(str(library(text, machine)))
         scale = np.zeros(2 * chosen.blocks * tile.vectors * machine.lanes, np.float32)
         arrays = (
-            chosen.values,
+            plan.weights,
             plan.offsets,
             chosen.counts.astype(np.uint16),
-            chosen.starts.astype(np.uint32),
+            plan.starts,
             scale,
         )
         self._arrays = [_copy(array) for array in arrays]
         self._data = _Data(*[array.ctypes.data for array in self._arrays], chosen.blocks, chosen.chunks)
-        self._items = -(-chosen.blocks // tile.together) * plan.product.tiles[0]
+        self._items = -(-chosen.blocks // tile.together) * math.prod(plan.product.tiles)
         self._buffers = _buffers(problem)
         self._begins = [0, problem.target.at(0), 0 if problem.residual is None else problem.residual.at(0)]
 
@@ -188,7 +189,7 @@ def _around(choice: Choice | Grid, problem: Problem) -> list[Choice] | list[Grid
         sizes = {half, twice if fits else half} - {choice.chunk}
         return [replace(choice, chunk=size) for size in sorted(sizes)]
     chunks = [replace(choice, chunk=max(16, choice.chunk // 2)), replace(choice, chunk=2 * choice.chunk)]
-    together = [replace(choice, tile=replace(choice.tile, together=blocks)) for blocks in (2, 4)]
+    together = [replace(choice, tile=replace(choice.tile, together=blocks)) for blocks in (1, 4, ALL)]
     return [other for other in (*chunks, *together) if other != choice]
 
 
