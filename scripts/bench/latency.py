@@ -48,6 +48,7 @@ class Case(NamedTuple):
         point: share of the kernels that a 1x1 convolution keeps.
         columns: share of the columns that a hidden dense layer keeps in each strip of 128 rows.
         group: filters that share patterns and kernels; 1 leaves each kernel its own.
+        point_group: filters that share the kernels of a 1x1 convolution.
         channels: of its images.
     """
 
@@ -57,6 +58,7 @@ class Case(NamedTuple):
     point: float = 1.0
     columns: float = 1.0
     group: int = 16
+    point_group: int = 16
     channels: int = 3
 
 
@@ -101,7 +103,7 @@ NETWORKS = {
     "vgg16_2.25x": Case(_vgg16, 224, 1.0),
     "vgg16_cifar_free_8x": Case(_vgg16_cifar, 32, 1 / 3.6, group=1),
     "vgg16_free_8x": Case(_vgg16, 224, 1 / 3.6, columns=0.1, group=1),
-    "resnet50_pruned": Case(_resnet50, 224, 1 / 3.6, point=0.25),
+    "resnet50_pruned": Case(_resnet50, 224, 1 / 3.6, point=0.25, point_group=32),
     "mobilenet_v2_pruned": Case(_mobilenet_v2, 224, point=0.25),
     "mobilenet_v2_dense": Case(_mobilenet_v2, 224),
     **{
@@ -124,7 +126,9 @@ def sets(case: Case, params: Any) -> Any:
             patterns = Patterns(MEST_8, group=case.group)
             kept = round(case.connectivity * inputs)
             return patterns if kept == inputs else nest(Kernels(kept, group=case.group), patterns)
-        return Kernels(round(case.point * inputs), group=case.group) if window == (1, 1) and case.point < 1 else None
+        if window != (1, 1) or case.point == 1:
+            return None
+        return Kernels(round(case.point * inputs), group=case.point_group)
 
     def matrix(w: Any) -> Any:
         inputs, outputs = w.shape
@@ -133,7 +137,10 @@ def sets(case: Case, params: Any) -> Any:
         blocks = 8
         return BlockColumnRow(round(case.columns * inputs / blocks), None, strips=outputs // 128, blocks=blocks)
 
-    return by_path({"Dense.*kernel": matrix, "kernel": convolution}, params)
+    def any_kernel(w: Any) -> Any:
+        return convolution(w) if w.ndim == 4 else matrix(w)
+
+    return by_path({"kernel": any_kernel}, params)
 
 
 def random_weights(shapes: Any, seed: int = SEED) -> Any:

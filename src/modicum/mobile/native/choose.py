@@ -233,7 +233,7 @@ def candidates(problem: Problem, machine: Machine) -> list[tuple[float, Choice]]
     found = []
     for vectors in options:
         chosen = problem.structure(vectors, taps, 12, chunk)
-        # weights that stay near are read again for each tile, others once for all tiles
+        # weights that stay near are read again for each tile and the input once, others the other way round
         together = ALL if BYTES[problem.stored.kind] * len(chosen.values) <= STAY else 1
         found += [
             (cost(problem, tile, chosen), Choice(replace(tile, together=together), taps, 12, chunk))

@@ -69,8 +69,10 @@ def processor() -> str:
 def key(problem: Problem, machine: Machine) -> str:
     """What two layers must have in common to be computed alike: shapes, layouts and counts of pieces, not weights."""
     chosen = problem.structure(1, 4, 12, 64)
+    # how much two vectors of filters share decides whether they are computed together
+    double = problem.structure(2, 4, 12, 64)
     facts = {
-        "version": 4,
+        "version": 7,
         "machine": asdict(machine),
         "processor": processor(),
         "weight": problem.weight.shape,
@@ -82,6 +84,7 @@ def key(problem: Problem, machine: Machine) -> str:
         "library": chosen.library,
         # a power of 1.1: layers of nearly equal density share a search
         "weights": round(math.log(1 + np.count_nonzero(problem.weight), 1.1)),
+        "shared": round(math.log(1 + len(double.channels), 1.1)),
         "pieces": [round(math.log(1 + count, 1.1)) for count in chosen.counts.sum(axis=(0, 1)).tolist()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
@@ -90,7 +93,7 @@ def key(problem: Problem, machine: Machine) -> str:
 class Kernel:
     """One kernel of a layer, compiled and ready to be timed."""
 
-    def __init__(self, problem: Problem, choice: Choice, machine: Machine) -> None:
+    def __init__(self, problem: Problem, choice: Choice, machine: Machine, buffers: list[np.ndarray]) -> None:
         plan = problem.plan(choice)
         chosen, tile = plan.structure, choice.tile
         text = emit.header(machine.lanes) + emit.product_kernel("kernel", plan.product) + _RUNNER
@@ -106,7 +109,7 @@ class Kernel:
         self._arrays = [_copy(array) for array in arrays]
         self._data = _Data(*[array.ctypes.data for array in self._arrays], chosen.blocks, chosen.chunks)
         self._items = -(-chosen.blocks // tile.together) * math.prod(plan.product.tiles)
-        self._buffers = _buffers(problem)
+        self._buffers = buffers
         self._begins = [0, problem.target.at(0), 0 if problem.residual is None else problem.residual.at(0)]
 
     def seconds(self, repeats: int) -> float:
@@ -123,12 +126,12 @@ class Kernel:
 class PixelKernel:
     """The same for the family whose vectors hold pixels."""
 
-    def __init__(self, problem: Problem, grid: Grid, machine: Machine) -> None:
+    def __init__(self, problem: Problem, grid: Grid, machine: Machine, buffers: list[np.ndarray]) -> None:
         stored, zeros = Blob(), np.zeros(problem.weight.shape[3], np.float32)
         made = families.step(families.plan(problem, grid), zeros, zeros, stored.add)
         text = emit.header(machine.lanes) + STRUCT + made.kernel + _PIXEL_RUNNER.replace("@body@", made.body)
         self._library = ctypes.CDLL(str(library(text, machine)))
-        self._memory = [*_buffers(problem), _copy(stored.array()), aligned(made.scratch)]
+        self._memory = [*buffers, _copy(stored.array()), aligned(made.scratch)]
         layouts = (problem.planes, problem.target, problem.residual)
         self._begins = [*(0 if planes is None else planes.at(0) for planes in layouts), 0, 0]
 
@@ -145,13 +148,19 @@ class PixelKernel:
 
 def _buffers(problem: Problem) -> list[np.ndarray]:
     residual = 0 if problem.residual is None else problem.residual.floats
-    return [aligned(4 * size) for size in (problem.planes.floats, problem.target.floats, residual)]
+    buffers = [aligned(4 * size) for size in (problem.planes.floats, problem.target.floats, residual)]
+    for buffer in buffers:
+        # pages that were never written are all one page, which every cache holds
+        buffer.view(np.float32)[:] = 0.5
+    return buffers
 
 
-def _prepared(problem: Problem, choice: Choice | Grid, machine: Machine) -> Kernel | PixelKernel:
+def _prepared(
+    problem: Problem, choice: Choice | Grid, machine: Machine, buffers: list[np.ndarray]
+) -> Kernel | PixelKernel:
     if isinstance(choice, Grid):
-        return PixelKernel(problem, choice, machine)
-    return Kernel(problem, choice, machine)
+        return PixelKernel(problem, choice, machine, buffers)
+    return Kernel(problem, choice, machine, buffers)
 
 
 def _copy(array: np.ndarray) -> np.ndarray:
@@ -170,12 +179,15 @@ def measure(problem: Problem, choices: Sequence[Choice | Grid], machine: Machine
         machine: this one.
         rounds: how often each is timed.
     """
+    # in memory that all share, as the layers of a network do: else one kernel's turn empties the caches of the next
+    buffers = _buffers(problem)
     with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-        kernels = list(pool.map(lambda choice: _prepared(problem, choice, machine), choices))
+        kernels = list(pool.map(lambda choice: _prepared(problem, choice, machine, buffers), choices))
     repeats = [max(1, round(1e-3 / max(kernel.seconds(1), 1e-7))) for kernel in kernels]
     least = [math.inf] * len(kernels)
     for _ in range(rounds):
         for at, kernel in enumerate(kernels):
+            kernel.seconds(1)
             least[at] = min(least[at], kernel.seconds(repeats[at]))
     return least
 
