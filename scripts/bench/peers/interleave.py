@@ -161,7 +161,12 @@ class Worker:
 
 
 def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
-    """`max |y - r| / max |r|`; infinite where the sizes differ or a number is not finite."""
+    """`max |y - r| / max |r|`; infinite where the sizes differ or a number is not finite.
+
+    An image may come with its channels first: `(b, c, h, w)` for a reference `(b, h, w, c)`.
+    """
+    if output.ndim == reference.ndim == 4 and output.shape != reference.shape:
+        output = output.transpose(0, 2, 3, 1)
     output, reference = np.ravel(output).astype(np.float64), np.ravel(reference)
     if output.shape != reference.shape or not np.isfinite(output).all():
         return float("inf")

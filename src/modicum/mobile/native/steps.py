@@ -44,6 +44,17 @@ def gather(planes: Planes, channels: int) -> str:
 const float *p = in + (size_t)y * {planes.width * channels};
 for (int i = 0; i < {planes.width * channels}; ++i) q[i] = p[i];"""
         return _rows("row", body, planes.height)
+    if channels % lanes == 0:
+        # whole vectors, from memory that may begin anywhere
+        body = f"""const int block = 0;
+{_image("q", "out", planes, "float")}
+const float *p = in + (size_t)y * {planes.width * channels};
+for (int x = 0; x < {planes.width}; ++x)
+  for (int c = 0; c < {channels}; c += LANES) {{
+    float *at = q + (size_t)(c / {lanes}) * {planes.plane} + x * {lanes} + c % {lanes};
+    *(vf *)at = *(const vfu *)(p + x * {channels} + c);
+  }}"""
+        return _rows("y", body, planes.height)
     body = f"""const int block = row / {planes.height}, y = row % {planes.height};
 {_image("q", "out", planes, "float")}
 const float *p = in + (size_t)y * {planes.width * channels} + block * {lanes};
@@ -58,6 +69,16 @@ for (int x = 0; x < {planes.width}; ++x) {{
 def scatter(planes: Planes) -> str:
     """Blocks of channels to channels last and dense: what goes out."""
     lanes, channels = planes.lanes, planes.channels
+    if channels % lanes == 0:
+        body = f"""const int block = 0;
+{_image("p", "in", planes)}
+float *q = out + (size_t)y * {planes.width * channels};
+for (int x = 0; x < {planes.width}; ++x)
+  for (int c = 0; c < {channels}; c += LANES) {{
+    const float *at = p + (size_t)(c / {lanes}) * {planes.plane} + x * {lanes} + c % {lanes};
+    *(vfu *)(q + x * {channels} + c) = *(const vf *)at;
+  }}"""
+        return _rows("y", body, planes.height)
     body = f"""float *q = out + (size_t)y * {planes.width * channels};
 for (int block = 0; block < {planes.blocks}; ++block) {{
   {_image("p", "in", planes)}
