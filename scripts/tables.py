@@ -238,16 +238,39 @@ def latency_table() -> str:
     for name, cell in stored["cells"].items():
         network, engine, threads = name.split(" | ")
         rows.setdefault((network, threads), {})[engine] = cell
-    head = ("network", "threads", "ours, ms", *ENGINES.values(), "fastest float32 peer", "ONNX Runtime", "LiteRT")
+    ratios = ("fastest float32 peer", "times ONNX Runtime", "times LiteRT")
+    head = ("network", "threads", "ours, ms", *ENGINES.values(), *ratios)
     order = list(latency().NETWORKS)
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for network, threads in sorted(rows, key=lambda key: (order.index(key[0]) if key[0] in order else -1, key[1])):
         if OURS in rows[network, threads]:
             lines.append(latency_row(network, threads, rows[network, threads]))
     cell = next(iter(stored["cells"].values()))
-    machine = f"{cell['machine']['model']}, jax {cell['jax']}, commit {cell['commit'][:7]}"
+    commits = ", ".join(sorted({cell["commit"][:7] for cell in stored["cells"].values()}))
+    machine = f"{cell['machine']['model']}, {cell['machine']['cores']} cores, jax {cell['jax']}, commits {commits}"
     peak = stored.get("peaks", {}).get("fma_gflops")
-    return "\n".join([*lines, "", f"{machine}; one core multiplies and adds at {peak} GFLOP/s."])
+    foot = f"{machine}; one core multiplies and adds at {peak} GFLOP/s."
+    return "\n\n".join(["\n".join(lines), foot, ablation(rows)])
+
+
+PARTS = {
+    "modicum": "tuned",
+    "modicum_untuned": "the model's choice",
+    "modicum_no_elimination": "without load elimination",
+    "modicum_no_reorder": "without kernel reorder",
+}
+"""Our own engines; the last two differ from the model's choice in one thing."""
+
+
+def ablation(rows: dict[tuple[str, str], dict[str, dict]]) -> str:
+    """What each part of the generator is worth, in milliseconds."""
+    head = ("network", "threads", *PARTS.values())
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for (network, threads), cells in sorted(rows.items()):
+        if all(name in cells for name in PARTS):
+            times = (f"{cells[name]['wall_ms_median']:.3g}" for name in PARTS)
+            lines.append(f"| {' | '.join((network, threads, *times))} |")
+    return "\n".join(lines)
 
 
 def gru_table() -> str:
