@@ -5,7 +5,17 @@ import subprocess
 
 import numpy as np
 
+from modicum.mobile import native
 from modicum.mobile.graph import Add, Affine, Conv, Dense, Graph, Gru, Mean, Pool
+
+
+def _machines():
+    """Instruction sets that this processor has, and one of narrow vectors."""
+    sets = {"avx512": (native.AVX512, native.AVX2), "avx2": (native.AVX2,), "neon": (native.NEON,)}[native.host().name]
+    return *sets, dataclasses.replace(sets[-1], lanes=4)
+
+
+MACHINES = _machines()
 
 
 def convolved(x, weight, stride, padding, groups):
@@ -229,7 +239,7 @@ def close(found, expected, atol):
     np.testing.assert_allclose(found / size, expected / size, atol=atol)
 
 
-def runs(command, folder, timeout=60, **more):
+def runs(command, folder, timeout=240, **more):
     """A command that must end well; the timeout is for what waits forever."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, **more)
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -13,7 +13,7 @@ from modicum.mobile import native
 from modicum.mobile.graph import Conv, Graph, Mean, Other, Reshape
 from modicum.mobile.native import Choice, Tile
 from modicum.mobile.native.choose import choose
-from tests.mobile.native_reference import chain, convolution, evaluate, head
+from tests.mobile.native_reference import MACHINES, chain, convolution, evaluate, head
 
 pytest.importorskip("ziglang")
 
@@ -60,7 +60,7 @@ def test_convolutions(chosen, threads):
     agree(convolution(**chosen), threads=threads)
 
 
-@pytest.mark.parametrize("machine", [native.AVX512, native.AVX2, dataclasses.replace(native.AVX2, lanes=4)], ids=str)
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_networks(machine, threads):
     layers, side, generator = chain(threads)

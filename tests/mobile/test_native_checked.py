@@ -212,7 +212,7 @@ def threads(tmp_path_factory):
 
 
 def test_callers_take_turns(threads):
-    runs(["./threads", "1000", "0"], threads)
+    runs(["./threads", "300", "0"], threads)
 
 
 def test_children_have_threads_of_their_own(threads):
@@ -242,7 +242,7 @@ def test_callers_in_python_take_turns():
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(60)
+        caller.join(240)
         assert not caller.is_alive(), "threads wait for each other"
     assert not wrong
 
@@ -256,7 +256,7 @@ def raced(source, folder, program, gcc):
     machine = _for_this_machine([gcc])
     command = [gcc, "-std=gnu11", "-O1", "-g", *machine, "-fsanitize=thread", "threads.c", "model.c", "-pthread"]
     runs([*command, "-o", "raced"], folder)
-    return subprocess.run(["./raced", "40", "0"], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(["./raced", "40", "0"], cwd=folder, capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.parametrize(("graph", "shared"), [(small(), True), (recurrence(0), False)], ids=["images", "sequences"])

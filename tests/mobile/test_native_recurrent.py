@@ -13,10 +13,9 @@ from modicum.mobile import native
 from modicum.mobile.graph import Dense, Graph, Gru, Mean
 from modicum.mobile.native import recurrent, strips
 from modicum.models import rtmobile_gru
+from tests.mobile.native_reference import MACHINES
 
 pytest.importorskip("ziglang")
-
-MACHINES = (native.AVX512, native.AVX2, dataclasses.replace(native.AVX2, lanes=4))
 
 
 def states(layer, x):
