@@ -146,6 +146,20 @@ def test_saving_a_loaded_bundle_changes_nothing(saved, tmp_path):
         assert (folder / name).read_bytes() == (again / name).read_bytes(), name
 
 
+def test_accelerators_run_the_portable_module(saved, monkeypatch):
+    folder, _, x = saved
+    model, params, _ = network()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert mobile.compile(model.apply, params, x).network is None
+    assert mobile.load(folder).network is None
+    for make in (
+        lambda: mobile.compile(model.apply, params, x, kernels="native").network,
+        lambda: mobile.load(folder, kernels="native"),
+    ):
+        with pytest.raises(ValueError, match="kernels='native' must run on JAX's backend 'cpu', got 'gpu'"):
+            make()
+
+
 def rewritten(folder, target, **changes):
     """The bundle with an honest manifest of another content."""
     from modicum.mobile import bundle

@@ -185,8 +185,8 @@ def compile(
         threads: threads of a call, at least 1.
         batch: `"fixed"` for the example's shapes, or `"any"` for a free first axis of every array of `x`. The module
             of `stablehlo()` keeps the example's shapes in either case.
-        kernels: `"auto"` for native kernels where there is a C compiler and they compute every layer, or at least
-            every product (`"fixed"` batch); `"native"` to insist; `"xla"` for the portable module alone.
+        kernels: `"auto"` for native kernels where JAX runs on a CPU, there is a C compiler, and they compute every
+            layer or, with a `"fixed"` batch, some product; `"native"` to insist; `"xla"` for the portable module alone.
         tuning_seconds: how long kernels may be timed on this machine to find the fastest; at 0 a model chooses. What
             was found once is remembered.
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from modicum.core import Params
 from modicum.mobile import native
 from modicum.mobile.graph import Conv, Dense, Graph, Gru, fuse, trace
@@ -17,6 +19,12 @@ MODES = ("auto", "native", "xla")
 
 Package = tuple[Mapping[str, bytes], Mapping[str, Any]]
 """Files of a native program, and what a manifest says of them."""
+
+
+def _check_backend() -> None:
+    # a custom call for CPUs is unknown to the compilers of other devices
+    if jax.default_backend() != "cpu":
+        raise ValueError(f"kernels='native' must run on JAX's backend 'cpu', got {jax.default_backend()!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +69,7 @@ class Wish:
         if self.mode == "xla":
             return None
         try:
+            _check_backend()
             machine = native.host()
             native.compiler(machine)
             graph = self.graph
@@ -118,8 +127,9 @@ def kept(
             raise ValueError("kernels='native' must find a native program in the bundle, got none")
         return (lambda: None), (lambda: None)
     mine = {name: data for name, data in files.items() if name in native.PACKAGE}
-    if mode == "xla":
+    if mode == "xla" or (mode == "auto" and jax.default_backend() != "cpu"):
         return (lambda: None), (lambda: (mine, described))
+    _check_backend()
     machine = native.host()
     native.check_target(described, machine)
     return (lambda: native.whole(native.load_package(mine, described, machine))), (lambda: (mine, described))
