@@ -72,7 +72,8 @@ def main() -> int:
     print(
         f"{exported.folder}: {100 * exported.accuracy:.2f}% of {exported.examples:,} held-out examples "
         f"(before compilation {100 * exported.accuracy_before:.2f}%), largest difference {exported.difference:.2g}, "
-        f"one example in {1e3 * exported.seconds:.3f} ms (XLA, portable module: {1e3 * exported.portable_seconds:.3f} ms)"
+        f"one example in {1e3 * exported.seconds:.3f} ms "
+        f"(XLA, portable module: {1e3 * exported.portable_seconds:.3f} ms)"
     )
     return 0
 
