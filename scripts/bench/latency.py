@@ -13,7 +13,6 @@ disagrees with the reference is named in one sentence, and the others are measur
 import argparse
 import functools
 import json
-import platform
 import signal
 import sys
 import time
@@ -197,16 +196,6 @@ def command_of(engine: str) -> Command:
     return OURS[engine] if engine in OURS else interleave.peer(engine)
 
 
-def processor() -> str:
-    """The processor's own name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def measure(
     name: str, folder: Path, engines: tuple[str, ...], threads: int, arguments: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
@@ -302,6 +291,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"rounds x runs must be at least {SAMPLES}, got {arguments.rounds} x {arguments.runs}")
     for count in threads:
         interleave.cores_for(count)
+    from modicum.mobile.native.machine import processor
     from modicum.train import report
 
     peaks = peak.measure() if arguments.peak else None

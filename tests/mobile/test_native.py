@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from modicum.mobile import native
 from modicum.mobile.graph import Conv, Graph, Mean, Other, Reshape
 from modicum.mobile.native import Choice, Tile
-from modicum.mobile.native.choose import choose
+from modicum.mobile.native.choose import candidates
 from tests.mobile.native_reference import MACHINES, chain, convolution, evaluate, head
 
 pytest.importorskip("ziglang")
@@ -137,7 +137,7 @@ def test_in_jax():
 def test_memory_is_shared_by_what_is_not_alive_together():
     layers, _, _ = chain(1, size=64)
     # the other family has scratch memory of its own
-    blocked = lambda _, problem: choose(problem, native.host())  # noqa: E731
+    blocked = lambda _, problem: candidates(problem, native.host())[0][1]  # noqa: E731
     program = native.build(Graph("x", (2, 64, 64, 3), "j", layers), native.host(), "net", blocked)
     every = sum(built.target for built in program.built)
     assert program.arena < 0.6 * every

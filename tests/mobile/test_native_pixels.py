@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modicum.mobile import native
 from modicum.mobile.graph import Conv, Graph, Pool, Reshape
 from modicum.mobile.native import families, fkw
-from modicum.mobile.native.choose import choose
+from modicum.mobile.native.choose import candidates
 from modicum.mobile.native.pixels import Grid
 from tests.mobile.native_reference import MACHINES
 from tests.mobile.test_native import agree, chain, head
@@ -112,7 +112,7 @@ def network(window, extent, inputs, outputs, stride, pads, kind, keep, activatio
 def test_convolutions(chosen, machine, threads, rank):
     def chooser(layer, problem):
         ours = layer.name != "first" and families.eligible(problem)
-        return by_pixels(problem, machine, rank) if ours else choose(problem, machine)
+        return by_pixels(problem, machine, rank) if ours else candidates(problem, machine)[0][1]
 
     agree(network(**chosen), machine, threads, chooser=chooser)
 
@@ -125,7 +125,7 @@ def test_networks(machine):
     graph = Graph("x", (2, 12, 12, 3), "y", (*layers, flat, head("y", "flat", side * side * 40, generator)))
 
     def chooser(layer, problem):
-        return by_pixels(problem, machine, 0.8) if families.eligible(problem) else choose(problem, machine)
+        return by_pixels(problem, machine, 0.8) if families.eligible(problem) else candidates(problem, machine)[0][1]
 
     program, *_ = agree(graph, machine, 2, chooser=chooser)
     kernels = [built.kernel for built in program.built]

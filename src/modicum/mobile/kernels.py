@@ -60,6 +60,11 @@ class Wish:
         """How products are computed; only this machine can be timed."""
         return native.Tuner(machine, self.tuning_seconds) if self.tuning_seconds and machine.triple is None else None
 
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - a wish lives as long as what it made
+    def program(self, machine: native.Machine) -> native.Program:
+        """The whole network in C, built once for a call and for a bundle."""
+        return native.build(self.graph, machine, "model", self.chooser(machine))
+
     def network(self) -> native.Network | None:
         """The network in native kernels for this machine, None where they do not serve.
 
@@ -79,6 +84,8 @@ class Wish:
             if not served or (self.batch == "any" and left):
                 names = ", ".join(sorted(set(left.values()))) or "no product"
                 raise ValueError(f"kernels='native' must serve fun with batch={self.batch!r}, got operators {names}")
+            if not left:
+                return native.whole(native.load(self.program(machine), machine, self.threads))
             return native.network(graph, machine, self.threads, self.chooser(machine))
         except ValueError:
             if self.mode == "native":
@@ -99,7 +106,7 @@ class Wish:
             if left := native.without_kernel(self.graph):
                 names = ", ".join(sorted(set(left.values())))
                 raise ValueError(f"fun must have kernels for all layers to be a C program, got operators {names}")
-            program = native.build(self.graph, machine, "model", self.chooser(machine))
+            program = self.program(machine)
             files = native.write_package(program, machine, self.threads)
             return files, native.describe(program, machine, self.threads)
         except ValueError:

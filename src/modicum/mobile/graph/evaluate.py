@@ -10,7 +10,20 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from modicum.core import check
-from modicum.mobile.graph.layers import Add, Affine, Conv, Dense, Graph, Gru, Layer, Mean, Other, Pool, Reshape
+from modicum.mobile.graph.layers import (
+    ACTIVATIONS,
+    Add,
+    Affine,
+    Conv,
+    Dense,
+    Graph,
+    Gru,
+    Layer,
+    Mean,
+    Other,
+    Pool,
+    Reshape,
+)
 
 
 def run(graph: Graph, x: Float[Array | np.ndarray, " b *axes"]) -> Float[Array, " *out"]:
@@ -47,7 +60,7 @@ def layer(step: Layer, *values: Array) -> Array:
 
 
 def _activate(activation: str, x: Array) -> Array:
-    check.one_of(tuple(_ACTIVATIONS), activation=activation)
+    check.one_of(ACTIVATIONS, activation=activation)
     return _ACTIVATIONS[activation](x)
 
 

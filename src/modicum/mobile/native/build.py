@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from modicum.mobile.native.machine import Machine
+from modicum.mobile.native.machine import Machine, cpuinfo
 
 _FLAGS = ("-std=gnu11", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 _OLDEST_CLANG = 14
@@ -155,8 +155,9 @@ def library(
     """
     command = compiler(machine)
     every = (*flags(machine, command, portable=portable), *extra)
-    here = "" if portable or machine.triple is not None else _processor()
-    text = "\0".join([source, *command, version(command), *every, str(shared), here])
+    # a cache may be shared by machines that differ in what "native" means
+    here = [] if portable or machine.triple is not None else cpuinfo("flags", "Features")[:1]
+    text = "\0".join([source, *command, version(command), *every, str(shared), *here])
     folder = cache() / "native"
     target = folder / (hashlib.sha256(text.encode()).hexdigest()[:24] + (".so" if shared else ".o"))
     if target.exists():
@@ -188,13 +189,3 @@ def archive(member: Path, machine: Machine, name: str) -> bytes:
         # D: no time, no owner
         call(command, ["rcsD", "library.a", name], Path(scratch))
         return (Path(scratch) / "library.a").read_bytes()
-
-
-@functools.lru_cache(maxsize=1)
-def _processor() -> str:
-    """What `native` means here: a cache may be shared by machines that differ."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

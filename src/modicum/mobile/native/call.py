@@ -12,7 +12,7 @@ import numpy as np
 
 from modicum.mobile.native.build import library
 from modicum.mobile.native.machine import Machine
-from modicum.mobile.native.memory import aligned
+from modicum.mobile.native.memory import aligned, copied
 from modicum.mobile.native.parts import Program
 
 
@@ -103,6 +103,32 @@ def _register(target: str, library: Any, name: str) -> None:
         _REGISTERED.add(target)
 
 
+def handler_flags(threads: int) -> list[str]:
+    """What the compiler must be told for a program to hold a handler for XLA.
+
+    Args:
+        threads: threads of a run under XLA.
+    """
+    # JAX's version stands here so that a library in the cache is not one of an older header
+    defined = ("XLA", f"XLA_THREADS={threads}", f"JAX={jax.__version__}")
+    return [*(f"-DMODICUM_{name}" for name in defined), f"-I{jax.ffi.include_dir()}"]
+
+
+def opened(path: Path, program: Program, threads: int) -> Library:
+    """A compiled program, loaded.
+
+    Args:
+        path: its shared library.
+        program: what was compiled.
+        threads: threads of a run.
+    """
+    loaded = ctypes.CDLL(str(path))
+    run = getattr(loaded, f"{program.name}_run_threads")
+    run.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
+    run.restype = ctypes.c_int
+    return Library(program, threads, copied(program.weights), loaded)
+
+
 def load(program: Program, machine: Machine, threads: int = 1) -> Library:
     """Compiles and loads a program for this machine.
 
@@ -111,17 +137,4 @@ def load(program: Program, machine: Machine, threads: int = 1) -> Library:
         machine: this one.
         threads: threads of a run.
     """
-    extra = (
-        "-DMODICUM_XLA",
-        f"-DMODICUM_XLA_THREADS={threads}",
-        f"-DMODICUM_JAX={jax.__version__}",
-        f"-I{jax.ffi.include_dir()}",
-    )
-    path = library(program.source, machine, extra)
-    loaded = ctypes.CDLL(str(path))
-    run = getattr(loaded, f"{program.name}_run_threads")
-    run.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
-    run.restype = ctypes.c_int
-    weights = aligned(len(program.weights))
-    weights[:] = program.weights
-    return Library(program, threads, weights, loaded)
+    return opened(library(program.source, machine, handler_flags(threads)), program, threads)

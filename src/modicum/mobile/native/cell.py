@@ -11,7 +11,7 @@ from modicum.mobile.native import emit, recurrent, runtime
 from modicum.mobile.native.build import library
 from modicum.mobile.native.layout import whole
 from modicum.mobile.native.machine import Machine, host
-from modicum.mobile.native.memory import ALIGNMENT, aligned
+from modicum.mobile.native.memory import ALIGNMENT, aligned, copied
 from modicum.mobile.native.parts import Blob
 
 _NAME = "cell"
@@ -174,8 +174,7 @@ def gru_cell(
     pointer, number = ctypes.c_void_p, ctypes.c_int
     loaded.cell_frames.argtypes = [pointer, pointer, number, pointer, pointer, number]
     loaded.cell_frames.restype = number
-    weights = aligned(blob.size)
-    weights[:] = blob.array()
+    weights = copied(blob.array())
     # the kernels also write what fills its last vector
     state = aligned(4 * units).view(np.float32)[:features]
     arena = aligned(whole(sizes["arena"], ALIGNMENT))

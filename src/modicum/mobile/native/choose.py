@@ -193,7 +193,7 @@ NEAR, FAR, SECOND_LEVEL = 24.0, 6.0, 1 << 20
 """Bytes a cycle out of the second level of cache and out of what lies behind it, and bytes of that level."""
 
 
-def cost(problem: Problem, tile: Tile, chosen: Structure, threads: int = 1) -> float:
+def cost(problem: Problem, tile: Tile, chosen: Structure) -> float:
     """Cycles by a model: multiply-adds and loads in pairs, chains of sums, loops, and memory behind the weights."""
     product = problem.product(tile, chosen.library)
     down, across = product.tiles
@@ -215,7 +215,7 @@ def cost(problem: Problem, tile: Tile, chosen: Structure, threads: int = 1) -> f
     compute = (per_tile + loops + ends) * down * across
     read = BYTES[problem.stored.kind] * len(chosen.values) + 4 * len(chosen.channels)
     memory = read / (FAR if read > SECOND_LEVEL else NEAR)
-    return max(compute / min(threads, max(1, chosen.blocks * down)), memory) + (0 if compute > memory else compute / 8)
+    return max(compute, memory) + (0 if compute > memory else compute / 8)
 
 
 def candidates(problem: Problem, machine: Machine) -> list[tuple[float, Choice]]:
@@ -242,8 +242,3 @@ def candidates(problem: Problem, machine: Machine) -> list[tuple[float, Choice]]
     if not found:
         raise ValueError(f"tiles must fit {machine.registers} registers, got none for weight {problem.weight.shape}")
     return sorted(found, key=lambda pair: pair[0])
-
-
-def choose(problem: Problem, machine: Machine) -> Choice:
-    """The best choice by the model."""
-    return candidates(problem, machine)[0][1]

@@ -1,13 +1,11 @@
 """C text of the kernels: every shape, stride and address in it is a number, only weights and counts are data."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 Taps = tuple[tuple[int, int], ...]
 """Row and column of each tap of a piece, from its own corner."""
-
-STORED = ("float32", "int8", "int4")
-"""Kinds of stored weights."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Product:
         residual: steps through what is added, or None.
         library: pieces; kernels of one piece share unrolled code.
         depthwise: whether lanes of input meet lanes of weights, channel by channel.
-        stored: one of `STORED`.
+        stored: a kind in `stored.BYTES`.
         activation: "none", "relu" or "relu6".
         pool: whether the maximum over 2x2 outputs is stored.
     """
@@ -157,20 +155,26 @@ def _piece(product: Product, taps: Taps, copy: int) -> Iterator[str]:
     yield "}"
 
 
-def _loop(product: Product, kind: int, taps: Taps) -> Iterator[str]:
-    """All pieces of one shape, several at a time where there are several sets of sums."""
-    copies = product.tile.copies
+def loop(kind: int, copies: int, piece: Callable[[int], Iterator[str]]) -> Iterator[str]:
+    """All pieces of one shape, several at a time where there are several sets of sums.
+
+    Args:
+        kind: number of the shape, whose count is `n[kind]`.
+        copies: sets of sums.
+        piece: C text of a piece that adds to one of them.
+    """
     yield f"unsigned k{kind} = n[{kind}];"
     if copies > 1:
         yield f"for (; k{kind} >= {copies}; k{kind} -= {copies}) {{"
         for copy in range(copies):
-            yield from _piece(product, taps, copy)
+            yield from piece(copy)
         yield "}"
     yield f"for (; k{kind}; --k{kind})"
-    yield from _piece(product, taps, 0)
+    yield from piece(0)
 
 
-def _activated(name: str, activation: str) -> Iterator[str]:
+def activated(name: str, activation: str) -> Iterator[str]:
+    """C text that applies an activation to a vector."""
     if activation in ("relu", "relu6"):
         yield f"{name} = vmax({name}, zero());"
     if activation == "relu6":
@@ -195,7 +199,7 @@ def _store(product: Product) -> Iterator[str]:
                     at = row * place.row + column * place.pixel + vector * place.vector
                     yield f"{name} += *(const vf *)(r + {at});"
                 if not product.pool:
-                    yield from _activated(name, product.activation)
+                    yield from activated(name, product.activation)
                     at = row * target.row + column * target.pixel + vector * target.vector
                     yield f"*(vf *)(q + {at}) = {name};"
     if product.pool:
@@ -204,7 +208,7 @@ def _store(product: Product) -> Iterator[str]:
                 for vector in range(tile.vectors):
                     a, b, c, d = (f"a{row + i}_{column + j}_{vector}_0" for i in (0, 1) for j in (0, 1))
                     yield f"{a} = vmax(vmax({a}, {b}), vmax({c}, {d}));"
-                    yield from _activated(a, product.activation)
+                    yield from activated(a, product.activation)
                     at = row // 2 * target.row + column // 2 * target.pixel + vector * target.vector
                     yield f"*(vf *)(q + {at}) = {a};"
 
@@ -233,7 +237,11 @@ def product_kernel(name: str, product: Product) -> str:
     source, target, residual = product.source, product.target, product.residual
     kinds = len(product.library)
     down_step, across_step = product.stride[0] * source.row, product.stride[1] * source.pixel
-    pieces = "\n".join(line for kind, taps in enumerate(product.library) for line in _loop(product, kind, taps))
+    pieces = "\n".join(
+        line
+        for kind, taps in enumerate(product.library)
+        for line in loop(kind, tile.copies, functools.partial(_piece, product, taps))
+    )
     depth = f" + (size_t)block * {tile.vectors * source.vector}" if product.depthwise else ""
     add = ""
     if residual is not None:

@@ -156,14 +156,13 @@ def _loads(rows: int, columns: int, stride: tuple[int, int], taps: Taps) -> int:
     return len(reads(Grid(1, 1, rows, columns), stride, taps))
 
 
-def cost(problem: Problem, grid: Grid, chosen: Structure, threads: int = 1) -> float:
+def cost(problem: Problem, grid: Grid, chosen: Structure) -> float:
     """Cycles by a model: as for the first family, with sums to and from memory and the turning of inputs and outputs.
 
     Args:
         problem: the product.
         grid: how it is computed.
         chosen: the weights of each filter by itself; their order does not matter.
-        threads: threads of a run.
     """
     lanes, sums = problem.lanes, grid.sums
     tiles = -(-problem.height // (grid.down * grid.rows)) * -(-problem.width // (grid.across * grid.columns))
@@ -182,7 +181,7 @@ def cost(problem: Problem, grid: Grid, chosen: Structure, threads: int = 1) -> f
     compute = tiles * (work + loops + waits + turns)
     read = 4 * len(chosen.values) + 2 * len(chosen.channels)
     memory = tiles * read / FAR if read > SECOND_LEVEL else 0.0
-    return max(compute / min(threads, tiles * -(-filters // lanes)), memory)
+    return max(compute, memory)
 
 
 def every(problem: Problem, machine: Machine) -> list[tuple[float, Choice | Grid]]:

@@ -1,6 +1,8 @@
 """What a kernel is written for."""
 
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -29,22 +31,30 @@ AARCH64_LINUX = Machine("aarch64-linux", 4, 32, "aarch64-linux-musl", "cortex_a7
 AARCH64_ANDROID = Machine("aarch64-android", 4, 32, "aarch64-linux-android", "cortex_a76")
 
 
+def cpuinfo(*names: str) -> list[str]:
+    """What Linux says of each core under some names; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(names)]
+
+
+def processor() -> str:
+    """What this processor calls itself."""
+    return next(iter(cpuinfo("model name", "CPU part")), platform.processor() or platform.machine())
+
+
 def host() -> Machine:
     """This machine.
 
     Raises:
         ValueError: if its processor has none of AVX-512, AVX2 with FMA, or NEON.
     """
-    import platform
-
     if platform.machine() in ("aarch64", "arm64"):
         return NEON
-    flags: set[str] = set()
-    try:
-        with open("/proc/cpuinfo") as file:
-            flags = {word for line in file if line.startswith("flags") for word in line.split(":", 1)[1].split()}
-    except OSError:
-        flags = {"avx2", "fma"} if platform.machine() in ("x86_64", "AMD64") else set()
+    known = cpuinfo("flags")
+    flags = set(known[0].split()) if known else {"avx2", "fma"} if platform.machine() in ("x86_64", "AMD64") else set()
     if {"avx512f", "avx512vl", "avx512dq"} <= flags:
         return AVX512
     if {"avx2", "fma"} <= flags:

@@ -27,3 +27,15 @@ def aligned(size: int) -> np.ndarray:
         raw = np.zeros(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % unit
     return raw[start : start + size]
+
+
+def copied(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array in such memory.
+
+    Args:
+        array: of any shape and dtype.
+    """
+    array = np.ascontiguousarray(array)
+    copy = aligned(array.nbytes)
+    copy[:] = array.view(np.uint8).reshape(-1)
+    return copy

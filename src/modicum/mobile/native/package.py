@@ -1,6 +1,5 @@
 """A program as files that an app takes: C, weights, libraries, an example, and no Python."""
 
-import ctypes
 import hashlib
 import os
 from collections.abc import Mapping
@@ -8,14 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from modicum.mobile.native.build import LEVELS, archive, bare, cache, compiler, library, version
-from modicum.mobile.native.call import Library
+from modicum.mobile.native.call import Library, handler_flags, opened
 from modicum.mobile.native.choose import choice_from
 from modicum.mobile.native.machine import AARCH64_LINUX, Machine
-from modicum.mobile.native.memory import aligned
 from modicum.mobile.native.parts import Built, Program
 
 PACKAGE = ("model.c", "model.h", "weights.bin", "libmodel.a", "libmodel.so", "example.c", "README.txt")
@@ -115,7 +112,7 @@ def write_package(program: Program, machine: Machine, threads: int = 1) -> dict[
         "example.c": _filled(EXAMPLE, program).encode(),
     }
     if not bare(machine, command):
-        extra = ["-Wl,-soname,libmodel.so"] + (_xla(threads) if machine.triple is None else [])
+        extra = ["-Wl,-soname,libmodel.so"] + (handler_flags(threads) if machine.triple is None else [])
         files["libmodel.so"] = library(program.source, machine, extra, portable=True).read_bytes()
     files["README.txt"] = _readme(program, machine, command, "libmodel.so" in files).encode()
     return files
@@ -174,24 +171,17 @@ def load_package(files: Mapping[str, bytes], described: Mapping[str, Any], machi
         ValueError: as `check_target`.
     """
     check_target(described, machine)
-    path = _kept(files["libmodel.so"])
-    loaded = ctypes.CDLL(str(path))
-    run = getattr(loaded, f"{described['name']}_run_threads")
-    run.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int]
-    run.restype = ctypes.c_int
-    weights = aligned(len(files["weights.bin"]))
-    weights[:] = np.frombuffer(files["weights.bin"], np.uint8)
     program = Program(
         name=described["name"],
         source=files["model.c"].decode(),
         header=files["model.h"].decode(),
-        weights=weights,
+        weights=np.frombuffer(files["weights.bin"], np.uint8),
         arena=described["arena"],
         input_shape=tuple(described["input_shape"]),
         output_shape=tuple(described["output_shape"]),
         built=tuple(map(_step, described["steps"])),
     )
-    return Library(program, described["threads"], weights, loaded)
+    return opened(_kept(files["libmodel.so"]), program, described["threads"])
 
 
 def _kept(data: bytes) -> Path:
@@ -204,10 +194,6 @@ def _kept(data: bytes) -> Path:
         partial.write_bytes(data)
         os.replace(partial, path)
     return path
-
-
-def _xla(threads: int) -> list[str]:
-    return ["-DMODICUM_XLA", f"-DMODICUM_XLA_THREADS={threads}", f"-I{jax.ffi.include_dir()}"]
 
 
 def _filled(text: str, program: Program, **more: str) -> str:

@@ -7,10 +7,11 @@ use it there; sums that wait for the next chunk lie in scratch memory as well. A
 before and after, as in the first family, so layers of both families follow each other with no step between.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from modicum.mobile.native.emit import Place, Taps
+from modicum.mobile.native.emit import Place, Taps, activated, loop
 
 
 @dataclass(frozen=True)
@@ -205,26 +206,6 @@ def _piece(pixels: Pixels, taps: Taps, copy: int) -> Iterator[str]:
     yield "}"
 
 
-def _loop(pixels: Pixels, kind: int, taps: Taps) -> Iterator[str]:
-    """All pieces of one shape, several at a time where there are several sets of sums."""
-    copies = pixels.grid.copies
-    yield f"unsigned k{kind} = n[{kind}];"
-    if copies > 1:
-        yield f"for (; k{kind} >= {copies}; k{kind} -= {copies}) {{"
-        for copy in range(copies):
-            yield from _piece(pixels, taps, copy)
-        yield "}"
-    yield f"for (; k{kind}; --k{kind})"
-    yield from _piece(pixels, taps, 0)
-
-
-def _activated(name: str, activation: str) -> Iterator[str]:
-    if activation in ("relu", "relu6"):
-        yield f"{name} = vmax({name}, zero());"
-    if activation == "relu6":
-        yield f"{name} = vmin({name}, zero() + 6.0f);"
-
-
 def _finish(pixels: Pixels) -> Iterator[str]:
     """Scale and bias of one filter, and the maximum over 2x2 outputs, which lie in four registers."""
     grid, names = pixels.grid, _sums(pixels.grid, 0)
@@ -260,7 +241,7 @@ def _write(pixels: Pixels) -> Iterator[str]:
         yield f"if (y + {dy} < {pixels.height // half} && x + {dx} < {pixels.width // half}) {{"
         if residual is not None:
             yield f"v{lane} += *(const vf *)(e + {dy * residual.row + dx * residual.pixel});"
-        yield from _activated(f"v{lane}", pixels.activation)
+        yield from activated(f"v{lane}", pixels.activation)
         yield f"*(vf *)(q + {dy * target.row + dx * target.pixel}) = v{lane}; }}"
     yield "}"
 
@@ -275,7 +256,7 @@ def _filter(pixels: Pixels) -> Iterator[str]:
         yield from (f"{name} = sums[{number}];" for number, name in enumerate(first))
         yield "}"
     for kind, taps in enumerate(pixels.library):
-        yield from _loop(pixels, kind, taps)
+        yield from loop(kind, grid.copies, functools.partial(_piece, pixels, taps))
     yield f"n += {kinds};"
     for copy in range(1, grid.copies):
         yield from (f"{name} += {other};" for name, other in zip(first, _sums(grid, copy), strict=True))

@@ -97,16 +97,14 @@ class Builder:
         for layer in self.readers.get(value, []):
             if isinstance(layer, Conv) and layer.inputs[0] == value:
                 most = max(most, *(pad for pair in layer.padding for pad in pair))
-            elif isinstance(layer, Reshape):
-                continue
         return most
 
-    def _planes(self, value: str, shape: tuple[int, ...], halo: bool = True) -> Planes:
+    def _planes(self, value: str, shape: tuple[int, ...]) -> Planes:
         channels, height, width = sizes_of(shape)
         lanes = self.machine.lanes
         if len(shape) == 3:
             lanes = whole(channels, lanes)
-        return Planes.of(channels, height, width, lanes, self._halo(value) if halo else 0)
+        return Planes.of(channels, height, width, lanes, self._halo(value))
 
     def _use(self, buffer: str) -> str:
         """A buffer in the text of the step that is being written, which must keep it alive."""

@@ -1,5 +1,6 @@
 """C text of everything that is no product: copies between layouts, pooling, means, sums, halos."""
 
+from modicum.mobile.native.emit import activated
 from modicum.mobile.native.layout import Planes
 
 
@@ -89,14 +90,6 @@ for (int block = 0; block < {planes.blocks}; ++block) {{
     return _rows("y", body, planes.height)
 
 
-def _activated(name: str, activation: str) -> str:
-    if activation == "relu":
-        return f"{name} = vmax({name}, zero());"
-    if activation == "relu6":
-        return f"{name} = vmin(vmax({name}, zero()), zero() + 6.0f);"
-    return ""
-
-
 def pool(
     kind: str,
     source: Planes,
@@ -153,7 +146,7 @@ def add(first: Planes, second: Planes, target: Planes, activation: str) -> str:
 {_image("r", "other", second)}
 for (int x = 0; x < {target.width * target.lanes}; x += LANES) {{
   vf a = *(const vf *)(p + x) + *(const vf *)(r + x);
-  {_activated("a", activation)}
+  {" ".join(activated("a", activation))}
   *(vf *)(q + x) = a;
 }}"""
     return _rows("row", body, target.blocks * target.height)
@@ -168,7 +161,7 @@ for (int x = 0; x < {target.width}; ++x)
   for (int lane = 0; lane < {target.lanes}; lane += LANES) {{
     const float *s = scale + ((size_t)block * {target.lanes} + lane) * 2;
     vf a = *(const vf *)(p + x * {source.lanes} + lane) * *(const vf *)s + *(const vf *)(s + LANES);
-    {_activated("a", activation)}
+    {" ".join(activated("a", activation))}
     *(vf *)(q + x * {target.lanes} + lane) = a;
   }}"""
     return _rows("row", body, target.blocks * target.height)

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,8 +21,8 @@ from modicum.mobile.native import emit, families
 from modicum.mobile.native.build import cache, library
 from modicum.mobile.native.choose import ALL, Choice, Problem, choice_from
 from modicum.mobile.native.layout import whole
-from modicum.mobile.native.machine import Machine
-from modicum.mobile.native.memory import aligned
+from modicum.mobile.native.machine import Machine, processor
+from modicum.mobile.native.memory import aligned, copied
 from modicum.mobile.native.parts import Blob
 from modicum.mobile.native.pixels import STRUCT, Grid, patch
 
@@ -54,16 +53,6 @@ class _Data(ctypes.Structure):
         ("blocks", ctypes.c_int),
         ("chunks", ctypes.c_int),
     ]
-
-
-def processor() -> str:
-    """What this processor calls itself."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith(("model name", "CPU part"))]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def key(problem: Problem, machine: Machine) -> str:
@@ -106,7 +95,7 @@ class Kernel:
             plan.starts,
             scale,
         )
-        self._arrays = [_copy(array) for array in arrays]
+        self._arrays = [copied(array) for array in arrays]
         self._data = _Data(*[array.ctypes.data for array in self._arrays], chosen.blocks, chosen.chunks)
         self._items = -(-chosen.blocks // tile.together) * math.prod(plan.product.tiles)
         self._buffers = buffers
@@ -131,7 +120,7 @@ class PixelKernel:
         made = families.step(families.plan(problem, grid), zeros, zeros, stored.add)
         text = emit.header(machine.lanes) + STRUCT + made.kernel + _PIXEL_RUNNER.replace("@body@", made.body)
         self._library = ctypes.CDLL(str(library(text, machine)))
-        self._memory = [*buffers, _copy(stored.array()), aligned(made.scratch)]
+        self._memory = [*buffers, copied(stored.array()), aligned(made.scratch)]
         layouts = (problem.planes, problem.target, problem.residual)
         self._begins = [*(0 if planes is None else planes.at(0) for planes in layouts), 0, 0]
 
@@ -161,13 +150,6 @@ def _prepared(
     if isinstance(choice, Grid):
         return PixelKernel(problem, choice, machine, buffers)
     return Kernel(problem, choice, machine, buffers)
-
-
-def _copy(array: np.ndarray) -> np.ndarray:
-    array = np.ascontiguousarray(array)
-    copy = aligned(max(array.nbytes, 64))
-    copy[: array.nbytes] = array.view(np.uint8).reshape(-1)
-    return copy
 
 
 def measure(problem: Problem, choices: Sequence[Choice | Grid], machine: Machine, rounds: int = 7) -> list[float]:
