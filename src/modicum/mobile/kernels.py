@@ -60,10 +60,14 @@ class Wish:
         """How products are computed; only this machine can be timed."""
         return native.Tuner(machine, self.tuning_seconds) if self.tuning_seconds and machine.triple is None else None
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - a wish lives as long as what it made
     def program(self, machine: native.Machine) -> native.Program:
-        """The whole network in C, built once for a call and for a bundle."""
+        """The whole network in C for a machine."""
         return native.build(self.graph, machine, "model", self.chooser(machine))
+
+    @functools.cached_property
+    def own_program(self) -> native.Program:
+        """That for this machine, which a call and a bundle share."""
+        return self.program(native.host())
 
     def network(self) -> native.Network | None:
         """The network in native kernels for this machine, None where they do not serve.
@@ -85,7 +89,7 @@ class Wish:
                 names = ", ".join(sorted(set(left.values()))) or "no product"
                 raise ValueError(f"kernels='native' must serve fun with batch={self.batch!r}, got operators {names}")
             if not left:
-                return native.whole(native.load(self.program(machine), machine, self.threads))
+                return native.whole(native.load(self.own_program, machine, self.threads))
             return native.network(graph, machine, self.threads, self.chooser(machine))
         except ValueError:
             if self.mode == "native":
@@ -106,7 +110,7 @@ class Wish:
             if left := native.without_kernel(self.graph):
                 names = ", ".join(sorted(set(left.values())))
                 raise ValueError(f"fun must have kernels for all layers to be a C program, got operators {names}")
-            program = self.program(machine)
+            program = self.own_program if self.target is None else self.program(machine)
             files = native.write_package(program, machine, self.threads)
             return files, native.describe(program, machine, self.threads)
         except ValueError:

@@ -110,10 +110,15 @@ class Problem:
         """How the weights lie in memory."""
         return stored_as(self.weight)
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019 - a problem lives as long as one build
-    def structure(self, vectors: int, taps: int, shapes: int, chunk: int) -> Structure:
-        """The weights in order; see `structure.structure`."""
-        return structure(self.weight, self.lanes, vectors, taps=taps, shapes=shapes, chunk=chunk)
+    @functools.cached_property
+    def structure(self) -> Callable[[int, int, int, int], Structure]:
+        """`(vectors, taps, shapes, chunk)` to the weights in order, remembered as long as the problem lives."""
+
+        @functools.lru_cache(maxsize=8)
+        def ordered(vectors: int, taps: int, shapes: int, chunk: int) -> Structure:
+            return structure(self.weight, self.lanes, vectors, taps=taps, shapes=shapes, chunk=chunk)
+
+        return ordered
 
     def product(self, tile: Tile, library: tuple[Taps, ...]) -> Product:
         """The kernel with a tile."""
