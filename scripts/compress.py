@@ -9,25 +9,17 @@ Exit codes: 0 done, 2 bad input or a loss that is not finite (one sentence on st
 """
 
 import argparse
-import os
-import signal
 import sys
 from pathlib import Path
 
-RESUME = "run the same command again to go on"
-
-
-def stop_at_once(*_: object) -> None:
-    """SIGINT outside the training loop: nothing is half written, so stop without a traceback."""
-    os.write(2, f"\ninterrupted: {RESUME}\n".encode())
-    os._exit(130)
+from modicum import command
 
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(
         description="Compress a network onto hardware-shaped sets.",
-        epilog=f"Interrupted? {RESUME.capitalize()}.",
+        epilog=f"Interrupted? {command.RESUME.capitalize()}.",
     )
     parser.add_argument("config", help="recipe file, configs/pattern/mnist.py for instance")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the recipe to change")
@@ -40,29 +32,24 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Runs the command; returns the exit code."""
     arguments = flags()
-    signal.signal(signal.SIGINT, stop_at_once)
+    command.stop_at_once_on_interrupt()
     # here, so that an interrupt while these load is answered, too
     from rich.console import Console
 
-    from modicum import train
     from modicum.systems import compression, compression_config, compression_view
 
     config = Path(arguments.config)
     base = Path(arguments.run or Path("runs") / "compress" / f"{config.parent.name}-{config.stem}")
-    try:
+
+    def work() -> None:
         recipe = compression_config.load_recipe(config, arguments.overrides)
         for arm in arguments.arms.split(","):
             folder = base.with_name(f"{base.name}-{arm}")
             outcome = compression.run(recipe, arm, folder, fresh=arguments.fresh, console=Console(stderr=True))
             compression_view.figure(outcome, folder / "figure.png")
             Console().print(compression_view.table(outcome, folder))
-    except train.Interrupted as interrupted:
-        print(f"interrupted: step {interrupted.step} of the dense network is saved; {RESUME}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command.exit_code(work, "of the dense network is saved")
 
 
 if __name__ == "__main__":

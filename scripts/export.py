@@ -9,18 +9,10 @@ Exit codes: 0 done, 2 bad input (one sentence on stderr), 130 interrupted.
 """
 
 import argparse
-import os
-import signal
 import sys
 from pathlib import Path
 
-RESUME = "run the same command again to go on"
-
-
-def stop_at_once(*_: object) -> None:
-    """SIGINT outside the training loop: nothing is half written, so stop without a traceback."""
-    os.write(2, f"\ninterrupted: {RESUME}\n".encode())
-    os._exit(130)
+from modicum import command
 
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -40,17 +32,17 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Runs the command; returns the exit code."""
     arguments = flags()
-    signal.signal(signal.SIGINT, stop_at_once)
+    command.stop_at_once_on_interrupt()
     # here, so that an interrupt while these load is answered, too
     from rich.console import Console
 
-    from modicum import train
     from modicum.systems import compression_config, exporting
 
     config = Path(arguments.config)
     name = f"{config.parent.name}-{config.stem}"
     run = Path(arguments.run or Path("runs") / "compress" / f"{name}-{arguments.arm}")
-    try:
+
+    def work() -> None:
         recipe = compression_config.load_recipe(config, arguments.overrides)
         exported = exporting.run(
             recipe,
@@ -62,20 +54,15 @@ def main() -> int:
             tuning_seconds=arguments.tune,
             console=Console(stderr=True),
         )
-    except train.Interrupted as interrupted:
-        print(f"interrupted: step {interrupted.step} of the dense network is saved; {RESUME}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 2
-    print(exported.report)
-    print(
-        f"{exported.folder}: {100 * exported.accuracy:.2f}% of {exported.examples:,} held-out examples "
-        f"(before compilation {100 * exported.accuracy_before:.2f}%), largest difference {exported.difference:.2g}, "
-        f"one example in {1e3 * exported.seconds:.3f} ms "
-        f"(XLA, portable module: {1e3 * exported.portable_seconds:.3f} ms)"
-    )
-    return 0
+        print(exported.report)
+        print(
+            f"{exported.folder}: {100 * exported.accuracy:.2f}% of {exported.examples:,} held-out examples "
+            f"(before compilation {100 * exported.accuracy_before:.2f}%), "
+            f"largest difference {exported.difference:.2g}, one example in {1e3 * exported.seconds:.3f} ms "
+            f"(XLA, portable module: {1e3 * exported.portable_seconds:.3f} ms)"
+        )
+
+    return command.exit_code(work, "of the dense network is saved")
 
 
 if __name__ == "__main__":

@@ -7,24 +7,17 @@ Exit codes: 0 done, 2 bad input or a loss that is not finite (one sentence on st
 """
 
 import argparse
-import os
-import signal
 import sys
 from pathlib import Path
 
-RESUME = "run the same command again to go on"
-
-
-def stop_at_once(*_: object) -> None:
-    """SIGINT outside the training loop: nothing is half written, so stop without a traceback."""
-    os.write(2, f"\ninterrupted: {RESUME}\n".encode())
-    os._exit(130)
+from modicum import command
 
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(
-        description="Train, compress, export and simulate a network.", epilog=f"Interrupted? {RESUME.capitalize()}."
+        description="Train, compress, export and simulate a network.",
+        epilog=f"Interrupted? {command.RESUME.capitalize()}.",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, chips=16 for instance")
     parser.add_argument("--data", default="digits", help="digits (bundled), mnist, cifar10 or another TFDS image set")
@@ -36,7 +29,7 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Runs the command; returns the exit code."""
     arguments = flags()
-    signal.signal(signal.SIGINT, stop_at_once)
+    command.stop_at_once_on_interrupt()
     # here, so that an interrupt while these load is answered, too
     from rich.console import Console
 
@@ -44,18 +37,14 @@ def main() -> int:
     from modicum.systems import quickstart, quickstart_config, quickstart_view
 
     folder = Path(arguments.run or Path("runs") / f"quickstart-{arguments.data.replace(':', '-')}")
-    try:
+
+    def work() -> None:
         config = train.parse_overrides(quickstart_config.default_config(arguments.data), arguments.overrides)
         outcome = quickstart.run(config, folder, fresh=arguments.fresh, console=Console(stderr=True))
         quickstart_view.figure(outcome, folder / "figure.png")
-    except train.Interrupted as interrupted:
-        print(f"interrupted: step {interrupted.step} is saved in {folder}; {RESUME}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 2
-    Console().print(quickstart_view.table(outcome, folder))
-    return 0
+        Console().print(quickstart_view.table(outcome, folder))
+
+    return command.exit_code(work, f"is saved in {folder}")
 
 
 if __name__ == "__main__":

@@ -7,24 +7,16 @@ Exit codes: 0 done, 2 bad input or a loss that is not finite (one sentence on st
 """
 
 import argparse
-import os
-import signal
 import sys
 from pathlib import Path
 
-RESUME = "run the same command again to go on"
-
-
-def stop_at_once(*_: object) -> None:
-    """SIGINT outside the training loop: nothing is half written, so stop without a traceback."""
-    os.write(2, f"interrupted: {RESUME}\n".encode())
-    os._exit(130)
+from modicum import command
 
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(
-        description="Train and test a model.", epilog=f"Interrupted? {RESUME.capitalize()}."
+        description="Train and test a model.", epilog=f"Interrupted? {command.RESUME.capitalize()}."
     )
     parser.add_argument("config", help="config file, configs/train/digits.py for instance")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the config to change")
@@ -36,26 +28,22 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Runs the command; returns the exit code."""
     arguments = flags()
-    signal.signal(signal.SIGINT, stop_at_once)
+    command.stop_at_once_on_interrupt("")
     # here, so that an interrupt while these load is answered, too
     from rich.console import Console
 
     from modicum import train
 
     folder = Path(arguments.run or Path("runs") / Path(arguments.config).stem)
-    try:
+
+    def work() -> None:
         config = train.parse_overrides(train.load_config(arguments.config), arguments.overrides)
         result = train.train(config, folder, fresh=arguments.fresh, console=Console(stderr=True))
-    except train.Interrupted as interrupted:
-        print(f"interrupted: step {interrupted.step} is saved in {folder}; {RESUME}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 2
-    rows = {name.replace("_", " "): value for name, value in result.summary.items()}
-    rows["test accuracy"] = f"{100 * rows['test accuracy']:.2f}%"
-    Console().print(train.report.result_table(f"{folder.name}: test results", {**rows, "run folder": folder}))
-    return 0
+        rows = {name.replace("_", " "): value for name, value in result.summary.items()}
+        rows["test accuracy"] = f"{100 * rows['test accuracy']:.2f}%"
+        Console().print(train.report.result_table(f"{folder.name}: test results", {**rows, "run folder": folder}))
+
+    return command.exit_code(work, f"is saved in {folder}")
 
 
 if __name__ == "__main__":

@@ -8,24 +8,17 @@ import pytest
 
 from modicum.systems import exporting
 from modicum.systems.compression_config import load_recipe
+from tests.systems.test_compression import DIGITS, SMALL
 
 pytest.importorskip("ziglang")
 
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    "dense.model.widths=8,16,16",
-    "dense.steps=60",
-    "schedule.outer=3",
-    "schedule.inner=10",
-    "schedule.retrain=30",
-    "schedule.refit=1",
-]
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    recipe = load_recipe(ROOT / "configs" / "pattern" / "digits.py", SMALL)
+    recipe = load_recipe(DIGITS, SMALL)
     return exporting.run(recipe, "admm", folder / "runs" / "admm", folder / "bundle"), folder
 
 
@@ -51,12 +44,11 @@ def test_the_command(exported):
         script = [sys.executable, ROOT / "scripts" / "export.py", *words]
         return subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=300)
 
-    config = str(ROOT / "configs" / "pattern" / "digits.py")
-    done = command(config, *SMALL, "--run", "runs/admm", "--bundle", "phone", "--target", "aarch64-linux")
+    done = command(DIGITS, *SMALL, "--run", "runs/admm", "--bundle", "phone", "--target", "aarch64-linux")
     assert done.returncode == 0, done.stderr
     assert "of 500 held-out examples" in done.stdout
     assert (folder / "phone" / "libmodel.a").exists()
-    wrong = command(config, *SMALL, "--run", "runs/admm", "--target", "toaster")
+    wrong = command(DIGITS, *SMALL, "--run", "runs/admm", "--target", "toaster")
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines()[-1] == (
         "export.py: target must be one of 'host', 'aarch64-linux', 'aarch64-android', got 'toaster'"
