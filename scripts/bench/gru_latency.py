@@ -1,6 +1,6 @@
 """Microseconds of one step of a gated recurrent unit, batch 1, one thread: block-pruned ours beside dense engines.
 
-python scripts/bench/gru_latency.py                    about 6 minutes; writes scripts/bench/results/gru-latency.json
+python scripts/bench/gru_latency.py                    writes scripts/bench/results/gru-latency.json
 python scripts/bench/gru_latency.py --sizes 1024 --rates 20,100 --rounds 3
 
 Inputs are as wide as the state. Weights are random, projected onto RTMobile's sets (24 strips, 8 column blocks: columns
