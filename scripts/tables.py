@@ -15,6 +15,7 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "scripts" / "bench" / "results"
 START, END = "<!-- results: scripts/tables.py -->", "<!-- end of results -->"
+TRAINING_START, TRAINING_END = "<!-- training: scripts/tables.py -->", "<!-- end of training -->"
 SPEED_START, SPEED_END = "<!-- speed: scripts/tables.py -->", "<!-- end of speed -->"
 ACCURACY_START, ACCURACY_END = "<!-- accuracy: scripts/tables.py -->", "<!-- end of accuracy -->"
 
@@ -293,6 +294,23 @@ def gru_table() -> str:
     return "\n".join(lines)
 
 
+def training_table() -> str:
+    """Configs of scripts/train.py; `scripts/bench/training.py` measured them."""
+    runs: dict[str, list[dict]] = {}
+    for name, cell in json.loads((RESULTS / "training.json").read_text()).items():
+        runs.setdefault(name.split(" | ")[0], []).append(cell)
+    head = ("config", "model", "weights", "steps", "seeds", "held out", "seconds of a run")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for config, cells in sorted(runs.items()):
+        first, seconds = cells[0], sum(cell["seconds"] for cell in cells) / len(cells)
+        score = percent([cell["test_accuracy"] for cell in cells])
+        counts = (f"{first['parameters']:,}", f"{first['steps']:,}", str(len(cells)))
+        lines.append(f"| {' | '.join((config, first['model'], *counts, score, f'{seconds:.0f}'))} |")
+    commits = ", ".join(sorted({cell["commit"][:7] for cells in runs.values() for cell in cells}))
+    facts = next(iter(runs.values()))[0]
+    return "\n".join([*lines, "", f"{facts['machine']['cores']} cores, jax {facts['jax']}, commits {commits}."])
+
+
 def speed_tables() -> str:
     """Latency of convolutional and recurrent networks."""
     return "\n\n".join(part for part in (latency_table(), gru_table()) if part)
@@ -304,6 +322,7 @@ def written(readme: str) -> str:
         (START, END, table),
         (ACCURACY_START, ACCURACY_END, accuracy_tables),
         (SPEED_START, SPEED_END, speed_tables),
+        (TRAINING_START, TRAINING_END, training_table),
     )
     for start, end, make in parts:
         before, rest = readme.split(start)
@@ -340,7 +359,7 @@ def main() -> int:
         readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
     else:
-        print(table(), accuracy_tables(), speed_tables(), sep="\n\n")
+        print(table(), accuracy_tables(), speed_tables(), training_table(), sep="\n\n")
     return 0
 
 

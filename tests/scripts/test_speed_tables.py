@@ -54,3 +54,18 @@ def test_steps_of_a_gru(tables, tmp_path):
     (tmp_path / "gru-latency.json").write_text(json.dumps({"rows": rows}))
     assert tables.gru_table().splitlines()[2:] == ["| 64 | 1 of 10.7 | 2.00 | XLA, 30 | 15.0x |"]
     assert tables.latency_table() == ""
+
+
+def test_training_is_summed_over_seeds(tables, tmp_path):
+    def run(accuracy, seconds):
+        facts = {"machine": {"cores": 2}, "jax": "0", "commit": "abcdefghij", "model": "Net"}
+        return {"test_accuracy": accuracy, "seconds": seconds, "parameters": 1234, "steps": 60, **facts}
+
+    cells = {"digits | 0": run(0.9, 3.0), "digits | 1": run(0.92, 5.0)}
+    (tmp_path / "training.json").write_text(json.dumps(cells))
+    lines = tables.training_table().splitlines()
+    assert lines[2:] == [
+        "| digits | Net | 1,234 | 60 | 2 | 91.00 ± 1.41% | 4 |",
+        "",
+        "2 cores, jax 0, commits abcdefg.",
+    ]
