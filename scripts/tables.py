@@ -18,6 +18,7 @@ START, END = "<!-- results: scripts/tables.py -->", "<!-- end of results -->"
 TRAINING_START, TRAINING_END = "<!-- training: scripts/tables.py -->", "<!-- end of training -->"
 SPEED_START, SPEED_END = "<!-- speed: scripts/tables.py -->", "<!-- end of speed -->"
 ACCURACY_START, ACCURACY_END = "<!-- accuracy: scripts/tables.py -->", "<!-- end of accuracy -->"
+SPIKING_START, SPIKING_END = "<!-- spiking: scripts/tables.py -->", "<!-- end of spiking -->"
 
 
 def percent(values: float | list[float]) -> str:
@@ -316,15 +317,26 @@ def speed_tables() -> str:
     return "\n\n".join(part for part in (latency_table(), gru_table()) if part)
 
 
+def spiking_tables() -> str:
+    """Memory, time, peers and accuracy of spiking networks; `scripts/bench/spiking*.py` measured them."""
+    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+    from spiking_bench import tables
+
+    return tables.tables(RESULTS, percent, interval)
+
+
 def written(readme: str) -> str:
-    """The README with the tables between their marks renewed."""
+    """The README with the tables between their marks renewed; tables without marks are left out."""
     parts = (
         (START, END, table),
         (ACCURACY_START, ACCURACY_END, accuracy_tables),
         (SPEED_START, SPEED_END, speed_tables),
         (TRAINING_START, TRAINING_END, training_table),
+        (SPIKING_START, SPIKING_END, spiking_tables),
     )
     for start, end, make in parts:
+        if start not in readme:
+            continue
         before, rest = readme.split(start)
         _, after = rest.split(end)
         readme = f"{before}{start}\n{make()}\n{end}{after}"
@@ -359,7 +371,7 @@ def main() -> int:
         readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
     else:
-        print(table(), accuracy_tables(), speed_tables(), training_table(), sep="\n\n")
+        print(table(), accuracy_tables(), speed_tables(), training_table(), spiking_tables(), sep="\n\n")
     return 0
 
 

@@ -65,7 +65,7 @@ def test_steps_repeat_and_differ(key):
 
 
 def test_only_images_are_augmented(key):
-    with pytest.raises(ValueError, match=r"images must have 4 axes, got shape \(6, 8\)"):
+    with pytest.raises(ValueError, match=r"inputs must have 4 or 5 axes, got shape \(6, 8\)"):
         batches((np.zeros((6, 8)), np.zeros(6)), key, 2, augment=True)
     with pytest.raises(ValueError, match="pad must be a whole number of at least 0, got -1"):
         augment(key, jnp.zeros((2, 4, 4, 1)), -1)

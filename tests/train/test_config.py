@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,7 @@ def test_the_last_override_wins_and_models_are_settings():
     assert (config.epochs, config.steps, config.data.speaker) == (5, 9, "theo")
     assert config.model == SmallConvNet(widths=(4, 8))
     assert parse_overrides(Experiment(model=GRUClassifier()), ["model.features=9"]).model.features == (9,)
+    assert parse_overrides(Experiment(), ["data.bin_milliseconds=5"]).data == DataConfig(bin_milliseconds=5)
     with pytest.raises(ValueError, match=r"got 'model.name': did you mean"):
         parse_overrides(Experiment(), ["model.name=x"])
 
@@ -134,8 +136,34 @@ def test_description_is_json_and_tells_configs_apart():
     text = json.dumps(describe(config), allow_nan=False)
     assert json.loads(text) == describe(config)
     assert describe(config)["model"] == {"class": "SmallConvNet", "classes": 10, "widths": [16, 32, 64], "hidden": []}
-    changed = [parse_overrides(config, [f"{name}={value}"]) for name, value in (("seed", 1), ("model.hidden", 3))]
-    assert len({json.dumps(describe(c)) for c in (config, *changed)}) == 3
+    changes = (("seed", 1), ("model.hidden", 3), ("data.bin_milliseconds", 5))
+    changed = [parse_overrides(config, [f"{name}={value}"]) for name, value in changes]
+    assert len({json.dumps(describe(c)) for c in (config, *changed)}) == 4
+
+
+@dataclass(frozen=True)
+class Part:
+    share: float = 0.5
+
+
+@dataclass(frozen=True)
+class OtherPart(Part):
+    pass
+
+
+@dataclass(frozen=True)
+class Whole:
+    several: Any = Part()
+    one: Part = Part()
+    many: tuple[Part, ...] = (Part(),)
+
+
+def test_description_names_a_class_where_the_annotation_does_not():
+    part, named = {"share": 0.5}, {"class": "Part", "share": 0.5}
+    assert describe(Whole()) == {"several": named, "one": part, "many": [part]}
+    other = {"class": "OtherPart", "share": 0.5}
+    whole = Whole(OtherPart(), OtherPart(), (Part(), OtherPart()))
+    assert describe(whole) == {"several": other, "one": other, "many": [part, other]}
 
 
 def test_total_steps():

@@ -55,8 +55,15 @@ class Outcome:
 
 @functools.lru_cache(maxsize=4)
 def _load(data: train.DataConfig, root: Path | None) -> tuple[train.Dataset, train.Dataset]:
-    options = {"root": root, "speaker": data.speaker, "features": data.features}
-    return train.load(data.name, data.train, **options), train.load(data.name, data.test, **options)
+    load = functools.partial(
+        train.load,
+        data.name,
+        root=root,
+        speaker=data.speaker,
+        features=data.features,
+        bin_milliseconds=data.bin_milliseconds,
+    )
+    return load(data.train), load(data.test)
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Array, Int, UInt32
 
 from modicum.core import Key, check
-from modicum.train.augmentation import augment as augmented
+from modicum.train import augmentation
 
 _ROUNDS = 8
 # folded into the key of the order for that of augmentation: the number of an epoch that no run reaches
 _AUGMENTATION = np.uint32(2**32 - 1)
+_IMAGE_AXES, _EVENT_AXES = 4, 5
 
 
 def _mix(word: UInt32[Array, " *n"]) -> UInt32[Array, " *n"]:
@@ -99,9 +100,10 @@ def _take(data: Any, key: Key, batch: Any, step: Any) -> Any:
 
 
 def _take_augmented(data: Any, key: Key, batch: Any, step: Any) -> Any:
-    images, *rest = _take(data, key, batch, step)
+    inputs, *rest = _take(data, key, batch, step)
     step_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENTATION), step)
-    return augmented(step_key, images), *rest
+    augmented = augmentation.augment_events if inputs.ndim == _EVENT_AXES else augmentation.augment
+    return augmented(step_key, inputs), *rest
 
 
 @jax.tree_util.register_static
@@ -125,18 +127,19 @@ def batches(data: Any, key: Key, batch: int, *, augment: bool = False) -> jax.tr
         data: pytree of arrays with examples first, `(inputs, labels)` for instance; moved to the device once.
         key: the order, see `batch_indices`.
         batch: examples in a batch.
-        augment: whether the first of `data`'s arrays, images, is cropped and mirrored at random (see `augmentation`),
-            each step in its own way, which the key and the step decide.
+        augment: whether the first of `data`'s arrays is altered at random, each step in its own way, which the key and
+            the step decide: one of 4 axes by `augmentation.augment`, as images, one of 5 by
+            `augmentation.augment_events`, as counts of events.
 
     Returns:
         A function of the step.
 
     Raises:
         ValueError: if the arrays differ in length, `batch` does not lie from 1 to that length, or what is to be
-            augmented are no images.
+            augmented are neither images nor events.
     """
     if augment:
-        check.rank((4,), images=jax.tree.leaves(data)[0])
+        check.rank((_IMAGE_AXES, _EVENT_AXES), inputs=jax.tree.leaves(data)[0])
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1:
         raise ValueError(f"data must hold arrays of one length, got lengths {sorted(sizes)}")

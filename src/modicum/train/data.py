@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from modicum.core import check
-from modicum.train import prepared, speech, text
+from modicum.train import events, prepared, speech, text
 
 VARIABLE = prepared.VARIABLE
-"""The environment variable that names the folder of data: the one that contains `tfds/` and `text/`."""
+"""The environment variable that names the folder of data: the one that contains `tfds/`, `text/` and `events/`."""
 
 _DIGITS_TEST = 500
 
@@ -28,7 +28,7 @@ class DataInfo:
         split: the split.
         classes: number of classes (of words, for text).
         mean: statistics of the training split, per channel or band, that the inputs were standardized by;
-            images are scaled to 0..1 before.
+            images are scaled to 0..1 before. Empty for text and events.
         std: the standard deviations.
         class_names: names of the classes where they have some (the vocabulary, for text).
     """
@@ -45,7 +45,7 @@ class Dataset(NamedTuple):
     """A split in memory.
 
     Attributes:
-        inputs: float32 (examples, ...), standardized; int32 (tokens,) for text.
+        inputs: float32 (examples, ...), standardized; int32 (tokens,) for text; uint8 counts for events.
         labels: int32 (examples,); for text the word that follows each.
         info: static facts.
     """
@@ -67,6 +67,7 @@ def load(
     *,
     speaker: str | None = None,
     features: str = "log_mel",
+    bin_milliseconds: int = events.DEFAULT_BIN_MILLISECONDS,
 ) -> Dataset:
     """A split of a data set, standardized by the statistics of its training split.
 
@@ -77,6 +78,9 @@ def load(
       `train` (2,250), as its authors say. With `speaker`, all of that speaker's recordings are `test` (500) and
       those of the others `train` (2,000).
     - `wikitext-2`: `train`, `valid` or `test` as one sequence of words.
+    - `nmnist-small`: 1,000 recordings of an event camera to train and 100 to test, as counts of events, (34, 34, 34, 2)
+      for each in bins of 10 ms: time, row, column, polarity. They stay uint8, a quarter of float32, and are not
+      standardized: a model casts its batch.
     - any other name: images with labels that TFDS prepared as `array_record`, `mnist` or `cifar10:3.0.2` for
       instance (the newest version that lies in the folder, where none is named). Parts of a split are written as
       TFDS does, `train[:90%]`.
@@ -84,16 +88,19 @@ def load(
     Args:
         name: which data set.
         split: which split.
-        root: folder that contains `tfds/` and `text/`; by default `$MODICUM_DATA`, else `~/tensorflow_datasets`.
+        root: folder that contains `tfds/`, `text/` and `events/`; by default `$MODICUM_DATA`, else
+            `~/tensorflow_datasets`.
         speaker: for `spoken_digit`: whom to hold out.
         features: for `spoken_digit`: "log_mel" or "mfcc".
+        bin_milliseconds: for `nmnist-small`: length of a bin of time, from 1 to 337; a recording of 337 ms has
+            `ceil(337 / bin_milliseconds)` of them.
 
     Returns:
         Host arrays and static facts.
 
     Raises:
-        ValueError: if there is no such data set, folder, split, speaker or kind of features; the sentence says where
-            was looked and what to set.
+        ValueError: if there is no such data set, folder, split, speaker, kind of features or length of a bin; the
+            sentence says where was looked and what to set.
 
     Example:
         >>> digits = load("digits", "test")
@@ -108,6 +115,14 @@ def load(
         raise ValueError(
             f"features must be 'log_mel' for data {name!r}, got {features!r}: only spoken_digit has others"
         )
+    check.integer(1, events.MILLISECONDS, bin_milliseconds=bin_milliseconds)
+    if bin_milliseconds != events.DEFAULT_BIN_MILLISECONDS and base != events.NAME:
+        raise ValueError(
+            f"bin_milliseconds must be {events.DEFAULT_BIN_MILLISECONDS} for data {name!r}, got {bin_milliseconds}: "
+            f"only {events.NAME} has bins"
+        )
+    if base == events.NAME:
+        return _events(split, root, bin_milliseconds)
     if base == "digits":
         return _digits(split)
     if base == "spoken_digit":
@@ -185,6 +200,12 @@ def _text(split: str, root: str | Path | None) -> Dataset:
     tokens, vocabulary = text.read(split, root)
     info = DataInfo(name="wikitext-2", split=split, classes=len(vocabulary), class_names=vocabulary)
     return Dataset(tokens[:-1], tokens[1:], info)
+
+
+def _events(split: str, root: str | Path | None, bin_milliseconds: int) -> Dataset:
+    _known_split(events.NAME, split, events.SPLITS)
+    inputs, labels = events.read(split, bin_milliseconds, root)
+    return Dataset(inputs, labels, DataInfo(name=events.NAME, split=split, classes=10, class_names=tuple("0123456789")))
 
 
 def _known_split(name: str, split: str, splits: tuple[str, ...]) -> None:

@@ -108,7 +108,15 @@ def train(
         report.check_folder(folder, described)
     data = config.data
     training, held_out = (
-        load(data.name, split, root, speaker=data.speaker, features=data.features) for split in (data.train, data.test)
+        load(
+            data.name,
+            split,
+            root,
+            speaker=data.speaker,
+            features=data.features,
+            bin_milliseconds=data.bin_milliseconds,
+        )
+        for split in (data.train, data.test)
     )
     steps = config.total_steps(len(training.inputs))
     init_key, order_key = jax.random.split(jax.random.key(config.seed))

@@ -80,6 +80,19 @@ class Product:
         """Tiles down and across; the last ones overlap those before where they do not fit."""
         return -(-self.height // self.tile.rows), -(-self.width // self.tile.columns)
 
+    def fresh(self, row: int, column: int) -> str:
+        """C text before the store of a tile's output: the last tiles leave alone what those before them write.
+
+        The number would be the same, but two threads must not write one place, whatever they write.
+        """
+        down, across = self.tiles
+        tests = []
+        if row < down * self.tile.rows - self.height:
+            tests.append(f"ty < {down - 1}")
+        if column < across * self.tile.columns - self.width:
+            tests.append(f"tx < {across - 1}")
+        return f"if ({' && '.join(tests)}) " if tests else ""
+
 
 PRODUCT = """
 struct product {
@@ -201,7 +214,7 @@ def _store(product: Product) -> Iterator[str]:
                 if not product.pool:
                     yield from activated(name, product.activation)
                     at = row * target.row + column * target.pixel + vector * target.vector
-                    yield f"*(vf *)(q + {at}) = {name};"
+                    yield f"{product.fresh(row, column)}*(vf *)(q + {at}) = {name};"
     if product.pool:
         for row in range(0, tile.rows, 2):
             for column in range(0, tile.columns, 2):
@@ -210,7 +223,7 @@ def _store(product: Product) -> Iterator[str]:
                     yield f"{a} = vmax(vmax({a}, {b}), vmax({c}, {d}));"
                     yield from activated(a, product.activation)
                     at = row // 2 * target.row + column // 2 * target.pixel + vector * target.vector
-                    yield f"*(vf *)(q + {at}) = {a};"
+                    yield f"{product.fresh(row, column)}*(vf *)(q + {at}) = {a};"
 
 
 def product_kernel(name: str, product: Product) -> str:

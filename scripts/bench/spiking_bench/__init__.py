@@ -1,0 +1,1 @@
+"""Parts of `scripts/bench/spiking.py`: the network, its memory, its time, and the peers."""
