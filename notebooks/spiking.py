@@ -6,7 +6,7 @@
 # A spiking network is a recurrent network: to train it by backpropagation through time, one keeps what every neuron
 # did at every step. Memory grows with the number of steps, and that is what users of spiking networks run out of.
 #
-# This notebook shows three ways out, on scikit-learn's digits, in a minute on two cores:
+# This notebook shows three ways out, on scikit-learn's digits:
 #
 # 1. **packed**: two bits a neuron and step are enough for the exact gradient of a leaky integrate-and-fire neuron;
 # 2. **reversible**: a neuron that forgets nothing can be run backward; nothing is kept but its last potential;

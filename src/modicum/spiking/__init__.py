@@ -32,7 +32,14 @@ from modicum.spiking.losses import (
     spike_rate_regularizer,
 )
 from modicum.spiking.memory import Plan, memory_plan, peak_bytes, residual_bytes
-from modicum.spiking.networks import event_convnet, sequential_mlp, spiking_lenet, spiking_vgg9, spiking_vgg11
+from modicum.spiking.networks import (
+    event_convnet,
+    sequential_mlp,
+    spiking_convnet,
+    spiking_lenet,
+    spiking_vgg9,
+    spiking_vgg11,
+)
 from modicum.spiking.neurons import IfParams, LifParams, LifState, integrate_and_fire, lif
 from modicum.spiking.populations import IF, LIF
 from modicum.spiking.reversible import reversible
@@ -121,6 +128,7 @@ __all__ = [
     "sequential_mlp",
     "spike",
     "spike_rate_regularizer",
+    "spiking_convnet",
     "spiking_lenet",
     "spiking_vgg9",
     "spiking_vgg11",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt16
 
 from modicum.core import check
+from modicum.spiking import grid
 from modicum.spiking.surrogates import Boxcar, LeveledSurrogate, Surrogate
 
 _BITS = 16
@@ -23,22 +24,6 @@ class CarryState(NamedTuple):
     """
 
     membrane_potential: Array
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _on_grid(current: Array, lowest: int, highest: int) -> Array:
-    return jnp.round(jnp.clip(current, lowest, highest) * 2.0**_BITS) * 2.0**-_BITS
-
-
-def _inside(current: Array, lowest: int, highest: int) -> Array:
-    return (current >= lowest) & (current <= highest)
-
-
-@_on_grid.defjvp
-def _on_grid_jvp(lowest: int, highest: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (current,), (tangent,) = primals, tangents
-    inside = _inside(current, lowest, highest)
-    return _on_grid(current, lowest, highest), jnp.where(inside, tangent, jnp.zeros_like(tangent))
 
 
 def _excess(potential: Array, lowest: int, highest: int) -> Array:
@@ -128,7 +113,7 @@ class Carry:
     ) -> tuple[CarryState, Float[Array, " *s"]]:
         """One step; spikes are whole numbers from `lowest` to `highest`."""
         del params
-        potential = state.membrane_potential + _on_grid(current, self.lowest, self.highest)
+        potential = state.membrane_potential + grid.clipped(current, self.lowest, self.highest, _BITS)
         spikes = _carried(potential, self.lowest, self.highest, self.surrogate)
         taken = jax.lax.stop_gradient(spikes) if self.detach_reset else spikes
         return CarryState(potential - taken), spikes
@@ -149,7 +134,7 @@ class Carry:
     def invert(self, params: Any, state: CarryState, current: Array, ledger: None = None) -> tuple[CarryState, Any]:
         """The state before the step, and what `backward` needs of it."""
         del params, ledger
-        difference = state.membrane_potential - _on_grid(current, self.lowest, self.highest)
+        difference = state.membrane_potential - grid.clipped(current, self.lowest, self.highest, _BITS)
         spikes = -jnp.floor(difference)
         residual = self._residual(state.membrane_potential + spikes, spikes, current)
         return CarryState(difference + spikes), residual
@@ -162,7 +147,7 @@ class Carry:
     def _residual(self, potential: Array, spikes: Array, current: Array) -> Any:
         bits = self._spike_bits
         code = (spikes - self.lowest).astype(jnp.uint8)
-        code = code | (_inside(current, self.lowest, self.highest).astype(jnp.uint8) << (bits + 1))
+        code = code | (grid.inside(current, self.lowest, self.highest).astype(jnp.uint8) << (bits + 1))
         excess = _excess(potential, self.lowest, self.highest)
         if isinstance(self.surrogate, LeveledSurrogate) and self.packable:
             return code | (self.surrogate.code(excess) << bits)

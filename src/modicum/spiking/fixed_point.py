@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int16, UInt8
 
 from modicum.core import check
+from modicum.spiking import grid
 from modicum.spiking.surrogates import Boxcar, LeveledSurrogate, Surrogate
 
 _STATE_BITS = 16
@@ -22,18 +23,6 @@ class FixedPointState(NamedTuple):
     """
 
     membrane_potential: Array
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _on_grid(current: Array, limit: float, bits: int) -> Array:
-    return jnp.round(jnp.clip(current, -limit, limit) * 2.0**bits) * 2.0**-bits
-
-
-@_on_grid.defjvp
-def _on_grid_jvp(limit: float, bits: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (current,), (tangent,) = primals, tangents
-    inside = jnp.abs(current) <= limit
-    return _on_grid(current, limit, bits), jnp.where(inside, tangent, jnp.zeros_like(tangent))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -95,6 +84,9 @@ class FixedPointLIF:
                 f"fraction bits to stay within 16 bits, got {self.limit!r}"
             )
 
+    def _on_grid(self, current: Array) -> Array:
+        return grid.clipped(current, -self.limit, self.limit, self.fraction_bits)
+
     @property
     def packable(self) -> bool:
         """Whether a step's residual is a code of few bits: the surrogate has two levels."""
@@ -114,7 +106,7 @@ class FixedPointLIF:
         """One step; spikes are 0 or 1."""
         del params
         leaked = _leaked(state.membrane_potential, self.shift, self.fraction_bits)
-        potential = leaked + _on_grid(current, self.limit, self.fraction_bits)
+        potential = leaked + self._on_grid(current)
         spikes = self.surrogate(potential - 1)
         taken = jax.lax.stop_gradient(spikes) if self.detach_reset else spikes
         return FixedPointState(potential - taken), spikes
@@ -145,7 +137,7 @@ class FixedPointLIF:
         del params
         spikes, last = (ledger & 1).astype(jnp.float32), (ledger >> 1).astype(jnp.float32)
         potential = state.membrane_potential + spikes
-        leaked = (potential - _on_grid(current, self.limit, self.fraction_bits)) * 2.0**self.fraction_bits
+        leaked = (potential - self._on_grid(current)) * 2.0**self.fraction_bits
         # r = 2**shift - 1 gives the same W as (q + 1, 0): a whole quotient, less one unit
         # half a unit keeps the floor away from its edge, should XLA multiply by a rounded reciprocal
         quotient = jnp.floor((leaked + 0.5) / (2.0**self.shift - 1))
@@ -158,7 +150,7 @@ class FixedPointLIF:
         return after, spikes, self._residual(after.membrane_potential + spikes, spikes, current)
 
     def _residual(self, potential: Array, spikes: Array, current: Array) -> Any:
-        inside = (jnp.abs(current) <= self.limit).astype(jnp.uint8)
+        inside = grid.inside(current, -self.limit, self.limit).astype(jnp.uint8)
         code = spikes.astype(jnp.uint8) | (inside << 1)
         if isinstance(self.surrogate, LeveledSurrogate) and self.packable:
             return code | (self.surrogate.code(potential - 1) << 2)

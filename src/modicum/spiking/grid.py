@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from modicum.core import check
 
@@ -41,6 +41,25 @@ def dyadic(values: Float[Array, " *shape"], bits: int) -> Float[Array, " *shape"
     """
     check.integer(0, 23, bits=bits)
     return _rounded(values, bits)
+
+
+def inside(values: Float[Array, " *shape"], low: float, high: float) -> Bool[Array, " *shape"]:
+    """Where `clipped` lets gradients through: from `low` to `high`, both included."""
+    return (values >= low) & (values <= high)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def clipped(values: Float[Array, " *shape"], low: float, high: float, bits: int) -> Float[Array, " *shape"]:
+    """Currents clipped to `[low, high]`, then rounded to multiples of `2**-bits`; straight through inside the range."""
+    return jnp.round(jnp.clip(values, low, high) * 2.0**bits) * 2.0**-bits
+
+
+@clipped.defjvp
+def _clipped_jvp(
+    low: float, high: float, bits: int, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    (values,), (tangent,) = primals, tangents
+    return clipped(values, low, high, bits), jnp.where(inside(values, low, high), tangent, jnp.zeros_like(tangent))
 
 
 def _codes_per_byte(bits: int) -> int:
