@@ -4,6 +4,7 @@ python scripts/bench/spiking.py memory        writes scripts/bench/results/spiki
                                               so that it may be called on a busy machine
 python scripts/bench/spiking.py time          writes spiking-time.json: every scheme and node, in turns
 python scripts/bench/spiking.py operators     writes spiking-operators.json: gradients of a convolution inside a loop
+python scripts/bench/spiking.py accelerator   writes spiking-accelerator.json: every scheme on the GPU that JAX sees
 python scripts/bench/spiking.py peers         writes spiking-peers.json: SpikingJelly, snnTorch, Spyx and ours, in turns
 
 The network is a stem, D convolutions of C channels, all with neurons, and a readout of pooled spikes, on event frames
@@ -109,18 +110,44 @@ def peers(arguments: argparse.Namespace) -> dict[str, Any]:
     return {**sizes, "depth": arguments.depth, "rounds": arguments.rounds, "results": results}
 
 
-COMMANDS = {"memory": memory, "time": timed, "operators": operators, "peers": peers}
+def accelerator(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Training steps on a GPU: bytes, wall time, gradients."""
+    import jax
+    from spiking_bench import accelerator
+
+    sizes = {"channels": arguments.channels, "side": arguments.side, "batch": arguments.batch}
+    entry: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
+        **sizes,
+        "rounds": arguments.rounds,
+        "long_inverse_differs": accelerator.long_inverse(4096, 1 << 14),
+        "networks": [],
+    }
+    for steps in arguments.steps:
+        cell = accelerator.networks(arguments.depth, steps, rounds=arguments.rounds, **sizes, tell=tell)
+        entry["networks"].append(cell)
+        write(arguments.results / "spiking-accelerator.json", entry, os.getloadavg()[0])
+    return entry
+
+
+COMMANDS = {"memory": memory, "time": timed, "operators": operators, "accelerator": accelerator, "peers": peers}
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True)
-    defaults = {"memory": "4,8,16,32,64,128,256", "time": "16,32,64", "operators": "16", "peers": "16,64"}
+    defaults = {
+        "memory": "4,8,16,32,64,128,256",
+        "time": "16,32,64",
+        "operators": "16",
+        "accelerator": "16,128",
+        "peers": "16,64",
+    }
     for name, steps in defaults.items():
         command = commands.add_parser(name, help=COMMANDS[name].__doc__)
         command.add_argument("--steps", type=numbers, default=numbers(steps), help="numbers of time steps")
-        command.add_argument("--channels", type=int, default=16)
+        command.add_argument("--channels", type=int, default=64 if name == "accelerator" else 16)
         command.add_argument("--side", type=int, default=32, help="of the event frames")
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
         if name in ("memory", "time"):
@@ -133,6 +160,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--rounds", type=int, default=7)
     for name, option, value in (("time", "--neurons", 1 << 18), ("peers", "--depth", 4), ("peers", "--runs", 2)):
         commands.choices[name].add_argument(option, type=int, default=value)
+    commands.choices["accelerator"].add_argument("--depth", type=int, default=16)
+    commands.choices["accelerator"].add_argument("--batch", type=int, default=32)
     commands.choices["memory"].add_argument("--schemes", help="some of them, separated by commas")
     commands.choices["memory"].add_argument("--node-steps", type=numbers, default=(4, 15, 16, 64, 256))
     commands.choices["memory"].add_argument("--no-long", action="store_true", help="leave 1,024 steps out")

@@ -26,6 +26,7 @@ class Task(NamedTuple):
         overrides: settings that differ from the config's.
         neurons: those it is measured by, all where empty.
         seeds: at most so many.
+        gpu: whether it wants a GPU, so that it is left out unless it is named.
     """
 
     config: str
@@ -33,6 +34,7 @@ class Task(NamedTuple):
     overrides: tuple[str, ...] = ()
     neurons: tuple[str, ...] = ()
     seeds: int = 3
+    gpu: bool = False
 
 
 TASKS = {
@@ -41,6 +43,7 @@ TASKS = {
     "mnist, latency": Task("mnist", (("code", "latency"), ("gain", 4.0)), ("model.steps=8",)),
     "mnist, pixels": Task("sequential_mnist", neurons=("carry",), seeds=1),
     "cifar10": Task("cifar10", neurons=("packed LIF", "arctan LIF"), seeds=1),
+    "cifar10, VGG-11": Task("cifar10_vgg11", neurons=("packed LIF", "arctan LIF"), gpu=True),
 }
 """In the order in which they are measured."""
 
@@ -123,7 +126,7 @@ def flags() -> argparse.Namespace:
 
 def names(arguments: argparse.Namespace) -> list[tuple[str, str, int]]:
     """The cells that are asked for: all tasks with the first seed, then the next."""
-    tasks = arguments.tasks.split(";") if arguments.tasks else TASKS
+    tasks = arguments.tasks.split(";") if arguments.tasks else [name for name, task in TASKS.items() if not task.gpu]
     chosen = arguments.neurons.split(";") if arguments.neurons else neurons()
     return [
         (task, neuron, seed)

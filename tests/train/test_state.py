@@ -129,3 +129,10 @@ def test_evaluate_refuses_nothing_and_other_lengths(problem):
         evaluate(linear, params, inputs, labels[:22])
     with pytest.raises(ValueError, match="batch must be"):
         evaluate(linear, params, inputs, labels, batch=0)
+
+
+def test_a_weak_type_is_gone_before_the_first_step():
+    """Else it would be gone after it, and every program compiled a second time."""
+    state = init_state({"scale": jnp.full((2,), 1.0), "plain": jnp.ones(3)}, optax.adam(1e-3))
+    assert not any(jax.typeof(leaf).weak_type for leaf in jax.tree.leaves(state))
+    assert jax.typeof(jnp.full((2,), 1.0)).weak_type

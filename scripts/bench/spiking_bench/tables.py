@@ -132,6 +132,26 @@ def _peers(entry: dict[str, Any]) -> str:
     return "\n\n".join([title, grid(head, [line + [""] * (width - len(line)) for line in rows.values()]), _made(entry)])
 
 
+def _accelerator(entry: dict[str, Any]) -> str:
+    found = entry["networks"]
+    columns = [f"T = {cell['steps']}: {what}" for cell in found for what in ("MB", "ms", "largest difference")]
+    rows = []
+    for name in found[0]["rows"]:
+        line = [name]
+        for row in (cell["rows"][name] for cell in found):
+            time = f"{1e3 * row['wall_seconds_median']:.1f}" if "wall_seconds_median" in row else "does not fit"
+            difference = f"{row['update_difference']:.1e}" if "update_difference" in row else ""
+            line += [f"{row['temporary_bytes'] / 1e6:.0f}", time, difference]
+        rows.append(line)
+    title = (
+        f"**Training step on one {entry['device']}, {found[0]['depth']} layers of {entry['channels']} channels, "
+        f"batch {entry['batch']}; differences of updated weights from plain autodiff's**"
+    )
+    inverse = ", ".join(f"{name} {differ}" for name, differ in entry["long_inverse_differs"].items())
+    note = f"States that differ after 4,096 steps forward and back again: {inverse}."
+    return "\n\n".join([title, grid(("scheme", *columns), rows), f"{note} {_made(entry)}"])
+
+
 def accuracy_table(cells: dict[str, Any], percent: Callable[[list[float]], str], interval: Callable) -> str:
     """Held-out accuracy by task and neuron, differences to the plain arctan neuron paired by seed.
 
@@ -161,7 +181,7 @@ def accuracy_table(cells: dict[str, Any], percent: Callable[[list[float]], str],
 def tables(results: Path, percent: Callable[[list[float]], str], interval: Callable) -> str:
     """All of them that there are results of; arguments as of `accuracy_table`, and the folder of the results."""
     parts = []
-    for name, make in (("memory", _memory), ("time", _time), ("peers", _peers)):
+    for name, make in (("memory", _memory), ("time", _time), ("accelerator", _accelerator), ("peers", _peers)):
         path = results / f"spiking-{name}.json"
         if path.exists():
             parts.append(make(json.loads(path.read_text())))

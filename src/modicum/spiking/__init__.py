@@ -41,6 +41,7 @@ from modicum.spiking.networks import (
     spiking_vgg11,
 )
 from modicum.spiking.neurons import IfParams, LifParams, LifState, integrate_and_fire, lif
+from modicum.spiking.normalization import Normalized, batch_moments, fold
 from modicum.spiking.populations import IF, LIF
 from modicum.spiking.reversible import reversible
 from modicum.spiking.smooth_surrogates import Arctan, FastSigmoid, Sigmoid, Triangular, superspike
@@ -76,6 +77,7 @@ __all__ = [
     "LifParams",
     "LifState",
     "Neuron",
+    "Normalized",
     "PackableNeuron",
     "Pair",
     "ParametricLIF",
@@ -95,6 +97,7 @@ __all__ = [
     "TwoGroup",
     "activity_report",
     "alif",
+    "batch_moments",
     "count_mean_squared_error",
     "coupled",
     "delta_code",
@@ -104,6 +107,7 @@ __all__ = [
     "event_convnet",
     "first_spike_cross_entropy",
     "first_spike_time",
+    "fold",
     "from_nir",
     "init",
     "integrate_and_fire",

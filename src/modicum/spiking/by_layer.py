@@ -33,13 +33,14 @@ def run(
     after, spikes = [], inputs
     for number, (layer, weight, state) in enumerate(zip(layers, weights, states, strict=True)):
         repeats = steps if number == 0 else None
-        layer_fun = functools.partial(_layer, layer, repeats)
+        layer_fun = functools.partial(one_layer, layer, repeats)
         spikes, state = (jax.checkpoint(layer_fun) if residuals == "remat" else layer_fun)(weight, spikes, state)
         after.append(state)
     return spikes, tuple(after)
 
 
-def _layer(layer: Layer, repeats: int | None, weight: Any, spikes: Array, state: Any) -> tuple[Array, Any]:
+def one_layer(layer: Layer, repeats: int | None, weight: Any, spikes: Array, state: Any) -> tuple[Array, Any]:
+    """A layer over all time steps, with JAX's own derivative: its spikes, and the state after the last step."""
     currents = _currents(layer, weight[0], spikes, repeats)
 
     def body(state: Any, current: Array) -> tuple[Any, Array]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Num
 from modicum.core import Key, Params, check
 from modicum.spiking.coding import latency_code
 from modicum.spiking.layers import Layer
+from modicum.spiking.normalization import Normalized, Statistics, batch_moments
 from modicum.spiking.synapses import Dense
 from modicum.spiking.unrolled import ORDERS, RESIDUALS, multi_step
 
@@ -29,7 +30,8 @@ class SpikingClassifier(nn.Module):
     | `events` | sequences, `(b, t, ...)` | what was recorded in one bin of time: `t` steps |
 
     Parameters are a plain dict, `layer_0: {"synapse": {...}}` and so on, with an entry `neuron` where neurons train
-    something. `residuals` and `order` change memory and time of a training step, not its result.
+    something. `residuals` and `order` change memory and time of a training step, not its result. Layers of
+    `Normalized` synapses have `batch_stats` besides, which `models.calibrate` fills in after training.
 
     Attributes:
         layers: the chain; synapses must have a method `init`.
@@ -87,8 +89,8 @@ class SpikingClassifier(nn.Module):
         return self.layers[-1].synapse.features  # type: ignore[attr-defined]
 
     @nn.compact
-    def __call__(self, inputs: Num[Array, " b *shape"]) -> Float[Array, " b classes"]:
-        """Logits of a batch of images or of sequences."""
+    def __call__(self, inputs: Num[Array, " b *shape"], training: bool = False) -> Float[Array, " b classes"]:
+        """Logits of a batch of images or of sequences; in training, `Normalized` synapses go by the batch's moments."""
         spikes, steps = self._encoded(inputs)
         shape = spikes.shape[1:] if steps else spikes.shape[2:]
         params = []
@@ -96,8 +98,28 @@ class SpikingClassifier(nn.Module):
             entry: Any = self.param(f"layer_{number}", functools.partial(_init_layer, layer, number), shape)
             params.append({"neuron": layer.neuron.init_params(), **entry})
             shape = _shape_after(layer, entry["synapse"], shape)
-        outputs, _ = multi_step(self.layers, params, spikes, residuals=self.residuals, order=self.order, steps=steps)
+        used = self._with_statistics(params, spikes, steps, training)
+        outputs, _ = multi_step(self.layers, used, spikes, residuals=self.residuals, order=self.order, steps=steps)
         return outputs.mean(0)
+
+    def _with_statistics(
+        self, params: list[dict[str, Any]], spikes: Array, steps: int | None, training: bool
+    ) -> list[dict[str, Any]]:
+        """The parameters, with the stored statistics at work; in training those of the batch are stored if asked."""
+        stored = {
+            number: self.variable("batch_stats", f"layer_{number}", _no_statistics, layer.synapse.features)
+            for number, layer in enumerate(self.layers)
+            if isinstance(layer.synapse, Normalized)
+        }
+        if not training:
+            return [
+                {**entry, "synapse": {**entry["synapse"], **stored[number].value}} if number in stored else entry
+                for number, entry in enumerate(params)
+            ]
+        if stored and self.is_mutable_collection("batch_stats"):
+            for number, found in batch_moments(self.layers, params, spikes, steps).items():
+                stored[number].value = found
+        return params
 
     def _encoded(self, inputs: Array) -> tuple[Array, int | None]:
         """What goes in, with time first; or one step's, and for how many."""
@@ -117,6 +139,10 @@ class SpikingClassifier(nn.Module):
         if self.code == "pixels":
             return _pixel_by_pixel(inputs, self.clock), None
         return jnp.moveaxis(inputs, 1, 0), None
+
+
+def _no_statistics(features: int) -> Statistics:
+    return {"mean": jnp.zeros((features,)), "var": jnp.ones((features,))}
 
 
 def _init_layer(layer: Layer, number: int, key: Key, shape: tuple[int, ...]) -> dict[str, Params]:

@@ -3,11 +3,14 @@
 import dataclasses
 from typing import Any
 
+from modicum.core import check
 from modicum.spiking.classifier import ClockedDense, SpikingClassifier
 from modicum.spiking.layers import Layer, Neuron
+from modicum.spiking.normalization import Normalized
 from modicum.spiking.populations import LIF
 from modicum.spiking.synapses import Convolution, Dense
 
+NORMALIZE = ("weights", "batch")
 DEFAULT_NEURON = LIF(leak=0.5)
 """What builders use unless told otherwise: its powers of two make `packed` bit-equal to autodiff."""
 
@@ -22,8 +25,9 @@ def chain(
     kernel: int = 3,
     gain: float = 1.0,
     grid_bits: int | None = None,
+    normalize: str = "weights",
 ) -> tuple[Layer, ...]:
-    """Convolutions, then dense layers, each with neurons, and a readout; weights into neurons are standardized.
+    """Convolutions, then dense layers, each with neurons, and a readout; what goes into neurons is normalized.
 
     Args:
         neuron: of all layers but the last.
@@ -35,31 +39,45 @@ def chain(
         kernel: side of the kernels, odd.
         gain: initial standard deviation of a current, where the mean square of what comes in is 1.
         grid_bits: round the weights to multiples of `2**-grid_bits`, or None.
+        normalize: "weights" standardizes the weights into neurons; "batch" normalizes their currents over the batch
+            and time (`Normalized`), which asks for `order="layer"`.
 
     Returns:
         The layers.
 
     Raises:
-        ValueError: if there is not one of `pools` for each convolution and one more.
+        ValueError: if there is not one of `pools` for each convolution and one more, or `normalize` is no such mode.
 
     Reference:
         Brock et al., "High-performance large-scale image recognition without normalization", ICML 2021 (standardized
-        weights, in place of batch normalization).
+        weights, in place of batch normalization); for the other see `Normalized`.
     """
     if len(pools) != len(widths) + 1:
         raise ValueError(f"pools must hold one for each of {len(widths)} convolutions and one more, got {pools}")
+    check.one_of(NORMALIZE, normalize=normalize)
     common: dict[str, Any] = {"bias": True, "grid_bits": grid_bits}
     inner: dict[str, Any] = {**common, "standardize": True, "gain": gain}
-    layers = [
-        Layer(Convolution(features=width, pool=pool, kernel=kernel, **inner), neuron)
-        for width, pool in zip(widths, pools, strict=False)
-    ]
+
+    def layer(kind: type[Convolution] | type[Dense], **settings: Any) -> Layer:
+        if normalize == "weights":
+            return Layer(kind(**settings, **inner), neuron)
+        return Layer(Normalized(synapse=kind(**settings, grid_bits=grid_bits), gain=gain), neuron, over_time=True)
+
     # what is pooled before the first dense layer, whichever that is
     dense = [pools[-1], *(1 for _ in hidden)]
-    layers += [
-        Layer(Dense(features=width, pool=pool, **inner), neuron) for width, pool in zip(hidden, dense, strict=False)
-    ]
-    return (*layers, Layer(Dense(features=classes, pool=dense[-1], **common)))
+    return (
+        *(
+            layer(Convolution, features=width, pool=pool, kernel=kernel)
+            for width, pool in zip(widths, pools, strict=False)
+        ),
+        *(layer(Dense, features=width, pool=pool) for width, pool in zip(hidden, dense, strict=False)),
+        Layer(Dense(features=classes, pool=dense[-1], **common)),
+    )
+
+
+def _settings(normalize: str, settings: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    """Settings of a `SpikingClassifier`: what a normalization asks for, the builder's, and the caller's over them."""
+    return {**({"order": "layer"} if normalize == "batch" else {}), **defaults, **settings}
 
 
 def spiking_lenet(
@@ -70,6 +88,7 @@ def spiking_lenet(
     classes: int = 10,
     gain: float = 1.0,
     grid_bits: int | None = None,
+    normalize: str = "weights",
     steps: int | None = 4,
     **settings: Any,
 ) -> SpikingClassifier:
@@ -84,12 +103,12 @@ def spiking_lenet(
         classes: number of logits.
         gain: of the initial weights, see `chain`; the sparser the spikes that come in, the larger.
         grid_bits: of the grid of weights, see `chain`.
+        normalize: "weights" or "batch", see `chain`.
         steps: time steps; None with `code="events"`.
         **settings: others of `SpikingClassifier`.
     """
-    layers = chain(neuron, widths, (1, 2, 1), hidden, classes, gain=gain, grid_bits=grid_bits)
-    chosen: dict[str, Any] = {"steps": steps, "patch": 2, **settings}
-    return SpikingClassifier(layers, **chosen)
+    layers = chain(neuron, widths, (1, 2, 1), hidden, classes, gain=gain, grid_bits=grid_bits, normalize=normalize)
+    return SpikingClassifier(layers, **_settings(normalize, settings, steps=steps, patch=2))
 
 
 def spiking_convnet(
@@ -100,6 +119,7 @@ def spiking_convnet(
     classes: int = 10,
     gain: float = 1.0,
     grid_bits: int | None = None,
+    normalize: str = "weights",
     steps: int | None = 4,
     **settings: Any,
 ) -> SpikingClassifier:
@@ -115,12 +135,14 @@ def spiking_convnet(
         classes: number of logits.
         gain: of the initial weights, see `chain`; the sparser the spikes that come in, the larger.
         grid_bits: of the grid of weights, see `chain`.
+        normalize: "weights" or "batch", see `chain`.
         steps: time steps; None with `code="events"`.
         **settings: others of `SpikingClassifier`.
     """
-    layers = chain(neuron, widths, (1, *(2 for _ in widths)), hidden, classes, gain=gain, grid_bits=grid_bits)
-    chosen: dict[str, Any] = {"steps": steps, "patch": 2, **settings}
-    return SpikingClassifier(layers, **chosen)
+    layers = chain(
+        neuron, widths, (1, *(2 for _ in widths)), hidden, classes, gain=gain, grid_bits=grid_bits, normalize=normalize
+    )
+    return SpikingClassifier(layers, **_settings(normalize, settings, steps=steps, patch=2))
 
 
 def event_convnet(
@@ -145,6 +167,7 @@ def spiking_vgg9(
     classes: int = 10,
     gain: float = 1.0,
     grid_bits: int | None = None,
+    normalize: str = "weights",
     steps: int | None = 4,
     **settings: Any,
 ) -> SpikingClassifier:
@@ -157,6 +180,7 @@ def spiking_vgg9(
         classes: number of logits.
         gain: of the initial weights, see `chain`; the sparser the spikes that come in, the larger.
         grid_bits: of the grid of weights, see `chain`.
+        normalize: "weights" or "batch", see `chain`.
         steps: time steps; None with `code="events"`.
         **settings: others of `SpikingClassifier`.
 
@@ -166,9 +190,10 @@ def spiking_vgg9(
         dependent backpropagation", ICLR 2020. Ours takes means for pooling.
     """
     widths = (width, width, 2 * width, 2 * width, 4 * width, 4 * width, 4 * width)
-    layers = chain(neuron, widths, (1, 1, 2, 1, 2, 1, 1, 2), hidden, classes, gain=gain, grid_bits=grid_bits)
-    chosen: dict[str, Any] = {"steps": steps, **settings}
-    return SpikingClassifier(layers, **chosen)
+    layers = chain(
+        neuron, widths, (1, 1, 2, 1, 2, 1, 1, 2), hidden, classes, gain=gain, grid_bits=grid_bits, normalize=normalize
+    )
+    return SpikingClassifier(layers, **_settings(normalize, settings, steps=steps))
 
 
 def spiking_vgg11(
@@ -179,6 +204,7 @@ def spiking_vgg11(
     classes: int = 10,
     gain: float = 1.0,
     grid_bits: int | None = None,
+    normalize: str = "weights",
     steps: int | None = 4,
     **settings: Any,
 ) -> SpikingClassifier:
@@ -187,9 +213,17 @@ def spiking_vgg11(
     9,754,698 parameters, 152,576 neurons. Arguments and reference as of `spiking_vgg9`; the paper's configuration A.
     """
     widths = (width, 2 * width, 4 * width, 4 * width, 8 * width, 8 * width, 8 * width, 8 * width)
-    layers = chain(neuron, widths, (1, 2, 2, 1, 2, 1, 2, 1, 2), hidden, classes, gain=gain, grid_bits=grid_bits)
-    chosen: dict[str, Any] = {"steps": steps, **settings}
-    return SpikingClassifier(layers, **chosen)
+    layers = chain(
+        neuron,
+        widths,
+        (1, 2, 2, 1, 2, 1, 2, 1, 2),
+        hidden,
+        classes,
+        gain=gain,
+        grid_bits=grid_bits,
+        normalize=normalize,
+    )
+    return SpikingClassifier(layers, **_settings(normalize, settings, steps=steps))
 
 
 def sequential_mlp(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from modicum.core import Key, check
+from modicum.core import Key, check, loops_on_device
 from modicum.spiking.grid import dyadic
 
 Synapse = Callable[[Any, Array], Array]
@@ -82,7 +82,7 @@ class _Linear:
     def _params(self, key: Key, kernel_shape: tuple[int, ...]) -> dict[str, Array]:
         params = {"kernel": _initial(key, kernel_shape, self.gain)}
         if self.standardize:
-            params["gain"] = jnp.full((self.features,), self.gain)
+            params["gain"] = jnp.full((self.features,), self.gain, jnp.float32)
         if self.bias:
             params["bias"] = jnp.zeros((self.features,))
         return params
@@ -177,8 +177,14 @@ def _convolve(images: Array, kernel: Array) -> Array:
 
 
 def _kernel_cotangent(images: Array, cotangent: Array, side: int) -> Array:
-    """`x^T dy` for each of the kernel's taps, `x` shifted; on CPUs in parts whose shifted copies stay in the cache."""
-    parts = _parts(images, cotangent) if jax.default_backend() == "cpu" else 1
+    """`x^T dy` for each of the kernel's taps, `x` shifted, in parts whose shifted copies stay in a CPU's cache.
+
+    On accelerators it is the library's own gradient, which runs as fast in a loop as outside.
+    """
+    if loops_on_device():
+        shape = jax.ShapeDtypeStruct((side, side, images.shape[-1], cotangent.shape[-1]), images.dtype)
+        return jax.linear_transpose(lambda kernel: _convolve(images, kernel), shape)(cotangent)[0]
+    parts = _parts(images, cotangent)
     if parts == 1:
         return _taps(images, cotangent, side)
 

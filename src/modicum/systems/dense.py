@@ -44,6 +44,8 @@ def on_cifar10(model: str) -> Experiment:
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup=200, weight_decay=1e-4),
         epochs=epochs,
         batch=64 if model == "small" else 128,
+        # a large network's checkpoint takes as long as hundreds of steps
+        checkpoint_every=200 if model == "small" else 4000,
     )
 
 

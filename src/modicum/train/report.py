@@ -18,7 +18,10 @@ import modicum
 
 
 def versions() -> dict[str, Any]:
-    """Versions and machine that a run's numbers depend on; `commit` is None outside a git checkout."""
+    """Versions and machine that a run's numbers depend on.
+
+    `commit` is that of the checkout; in a copy without one, `$MODICUM_COMMIT`, or None.
+    """
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     return {
         "modicum": modicum.__version__,
@@ -43,7 +46,7 @@ def _commit() -> str | None:
     try:
         return git("rev-parse", "--verify", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("MODICUM_COMMIT")
 
 
 def write_json(path: Path, value: Any) -> None:

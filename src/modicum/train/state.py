@@ -40,6 +40,8 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
         params: initial parameters, any pytree of arrays.
         optimizer: what will train them.
     """
+    # a weak type would be gone after the first step, and every program be compiled anew for what is left
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype) if hasattr(leaf, "dtype") else leaf, params)
     return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
