@@ -17,9 +17,9 @@ def config(
 ) -> Experiment:
     """The experiment."""
     return Experiment(
-        data=DataConfig(name="mnist"),
+        data=DataConfig(name="mnist", augment=True, shift=1, mirror=False),
         model=spiking_lenet(neuron, gain=gain, residuals=residuals, code=code),
-        optimizer=OptimizerConfig(learning_rate=4e-3),
-        epochs=4,
+        optimizer=OptimizerConfig(learning_rate=4e-3, warmup=100),
+        epochs=8,
         batch=32,
     )

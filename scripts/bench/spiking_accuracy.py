@@ -4,11 +4,13 @@ A cell is one task, one neuron, one seed; those that scripts/bench/results/spiki
 none is started after `--minutes`. Tasks are the configs of configs/spiking; `--tasks` and `--neurons` pick cells, words
 after them are further overrides, for tuning (with `--results` elsewhere): `data.train=train[:90%]`
 `data.test=train[90%:]`. `memory` in place of all that writes what a training step of the sequential task needs, mode
-by mode, by compilation alone. Seconds are wall time of the whole run, beside whatever else the machine did.
+by mode, by compilation alone. Seconds are wall time, beside whatever else the machine did, of the run or, where it was
+cut off, of its last part. On a GPU: `--tasks "cifar10, VGG-11"`.
 """
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +46,7 @@ TASKS = {
     "mnist, pixels": Task("sequential_mnist", neurons=("carry",), seeds=1),
     "cifar10": Task("cifar10", neurons=("packed LIF", "arctan LIF"), seeds=1),
     "cifar10, VGG-11": Task("cifar10_vgg11", neurons=("packed LIF", "arctan LIF"), gpu=True),
+    "cifar10, VGG-11 twice as wide": Task("cifar10_vgg11", (("width", 128),), neurons=("packed LIF",), gpu=True),
 }
 """In the order in which they are measured."""
 
@@ -71,14 +74,14 @@ def experiment(task: Task, neuron: str, overrides: list[str]) -> Any:
     return train.parse_overrides(config, [*task.overrides, *overrides])
 
 
-def measure(task: Task, neuron: str, overrides: list[str]) -> dict[str, Any]:
-    """The numbers on the held-out split, and what made them."""
+def measure(task: Task, neuron: str, overrides: list[str], folder: Path) -> dict[str, Any]:
+    """The numbers on the held-out split, and what made them; a cell that was cut off goes on in its folder."""
     from rich.console import Console
 
     from modicum import train
 
     config, began = experiment(task, neuron, overrides), time.process_time()
-    summary = train.train(config, console=Console(stderr=True)).summary
+    summary = train.train(config, folder, console=Console(stderr=True)).summary
     versions = train.report.versions()
     return {
         **summary,
@@ -121,6 +124,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no cell is started later")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "spiking", help="folder of checkpoints")
     return parser.parse_intermixed_args()
 
 
@@ -155,7 +159,8 @@ def main() -> None:
         name = f"{task} | {neuron} | {seed}"
         if name in kept() or time.monotonic() - began > 60 * arguments.minutes:
             continue
-        cell = measure(TASKS[task], neuron, [*arguments.overrides, f"seed={seed}"])
+        folder = arguments.runs / re.sub(r"[^a-z0-9]+", "-", name.lower())
+        cell = measure(TASKS[task], neuron, [*arguments.overrides, f"seed={seed}"], folder)
         keep(name, cell)
         print(
             f"{name}: {100 * cell['test_accuracy']:.2f}%, {cell['seconds']} s, {cell['cpu_seconds']} of CPU", flush=True

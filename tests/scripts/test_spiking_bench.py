@@ -176,3 +176,37 @@ def test_an_unknown_engine_is_told():
     )
     assert result.returncode == 1
     assert "engine must be one of" in result.stdout
+
+
+def test_the_accelerators_bench_runs_on_whatever_there_is(monkeypatch, tmp_path):
+    from spiking_bench import network, tables
+
+    import spiking
+
+    chosen = ("carry autodiff", "reversible", "lif autodiff", "packed", "packed layer")
+    monkeypatch.setattr(network, "SCHEMES", {name: network.SCHEMES[name] for name in chosen})
+    words = ["accelerator", "--steps", "3", "--depth", "0", "--batch", "2", "--rounds", "1", "--channels", "2"]
+    monkeypatch.setattr(sys, "argv", ["spiking.py", *words, "--side", "8", "--results", str(tmp_path)])
+    monkeypatch.setenv("MODICUM_COMMIT", "abcdefghij")
+    assert spiking.main() == 0
+    entry = json.loads((tmp_path / "spiking-accelerator.json").read_text())
+    assert entry["long_inverse_differs"] == {"Carry": 0, "FixedPointLIF": 0}
+    rows = entry["networks"][0]["rows"]
+    assert set(rows) == set(chosen)
+    assert rows["reversible"]["update_difference"] == 0
+    assert rows["packed"]["update_difference"] == 0
+    assert "does not fit" not in tables.tables(tmp_path, str, str)
+    assert "commit abcdefg." in tables.tables(tmp_path, str, str)
+
+
+def test_a_cell_that_was_cut_off_goes_on(tmp_path):
+    import spiking_accuracy
+
+    words = ["data.name=digits", "steps=3", "batch=8", "model.steps=2"]
+    task = spiking_accuracy.Task("mnist", overrides=("data.augment=false",))
+    found = spiking_accuracy.measure(task, "packed LIF", words, tmp_path / "run")
+    assert found["test_examples"] == 500
+    before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*") if "checkpoints" in path.parts)
+    again = spiking_accuracy.measure(task, "packed LIF", words, tmp_path / "run")
+    assert again["test_accuracy"] == found["test_accuracy"]
+    assert before == sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*") if "checkpoints" in path.parts)

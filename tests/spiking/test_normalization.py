@@ -42,12 +42,13 @@ def test_currents_against_numpy():
     raw = convolved(sequence.reshape(20, 8, 8, 2), entry["synapse"]["kernel"])
     mean, var = raw.mean((0, 1, 2)), raw.var((0, 1, 2))
     wanted = (raw - mean) / np.sqrt(var + 1e-5) * np.asarray(entry["scale"]) + np.asarray(entry["shift"])
-    got = layer.synapse(layer.synapse.prepare(entry), sequence)
+    apply = jax.jit(lambda entry: layer.synapse(layer.synapse.prepare(entry), sequence))
+    got = apply(entry)
     np.testing.assert_allclose(got.reshape(20, 8, 8, 4), wanted, atol=2e-5)
     # stored moments in place of the batch's
     stored = {**entry, "mean": jnp.arange(4.0), "var": jnp.arange(4.0) + 0.5}
     wanted = (raw - np.arange(4)) / np.sqrt(np.arange(4) + 0.5 + 1e-5) * np.asarray(entry["scale"])
-    got = layer.synapse(layer.synapse.prepare(stored), sequence).reshape(20, 8, 8, 4)
+    got = apply(stored).reshape(20, 8, 8, 4)
     np.testing.assert_allclose(got, wanted + np.asarray(entry["shift"]), atol=5e-5)
 
 
@@ -79,6 +80,7 @@ def test_gradient_of_the_normalized_current_by_finite_differences():
     target = jax.random.normal(jax.random.key(2), (2, 6, 3))
 
     def loss(entry):
+        entry = jax.tree.map(jnp.asarray, entry)
         outputs, _ = multi_step(
             (layer,), ({"synapse": entry, "neuron": ()},), sequence, residuals="packed", order="layer"
         )

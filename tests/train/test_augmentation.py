@@ -67,7 +67,7 @@ def test_steps_repeat_and_differ(key):
 def test_only_images_are_augmented(key):
     with pytest.raises(ValueError, match=r"inputs must have 4 or 5 axes, got shape \(6, 8\)"):
         batches((np.zeros((6, 8)), np.zeros(6)), key, 2, augment=True)
-    with pytest.raises(ValueError, match="pad must be a whole number of at least 0, got -1"):
+    with pytest.raises(ValueError, match="shift must be a whole number of at least 0, got -1"):
         augment(key, jnp.zeros((2, 4, 4, 1)), -1)
 
 
@@ -98,3 +98,30 @@ def test_training_with_batch_normalization_and_augmentation(tmp_path):
     resumed = train(config, tmp_path / "run").state
     for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(result.state), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_shift_and_mirror_reach_the_batches():
+    images = jnp.arange(4 * 5 * 5, dtype=jnp.float32).reshape(4, 5, 5, 1)
+    labels = jnp.arange(4)
+    still = batches((images, labels), jax.random.key(0), 4, augment=True, shift=0, mirror=False)(0)
+    np.testing.assert_array_equal(still[0], images[still[1]])
+    flipped = [
+        batches((images, labels), jax.random.key(0), 4, augment=True, shift=0, mirror=True)(step) for step in range(4)
+    ]
+    same = [
+        np.array_equal(one, images[label]) for taken, names in flipped for one, label in zip(taken, names, strict=True)
+    ]
+    turned = [
+        np.array_equal(one, images[label, :, ::-1])
+        for taken, names in flipped
+        for one, label in zip(taken, names, strict=True)
+    ]
+    assert all(a != b for a, b in zip(same, turned, strict=True))
+    assert any(same)
+    assert any(turned)
+    moved = batches((images, labels), jax.random.key(0), 4, augment=True, shift=1, mirror=False)(0)
+    for one, label in zip(*moved, strict=True):
+        padded = np.pad(images[label], ((1, 1), (1, 1), (0, 0)))
+        assert any(np.array_equal(one, padded[i : i + 5, j : j + 5]) for i in range(3) for j in range(3))
+    with pytest.raises(ValueError, match="shift must be"):
+        DataConfig(shift=-1)

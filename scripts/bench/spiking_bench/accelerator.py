@@ -60,6 +60,7 @@ def networks(
             if kind in rows[first] and kind in rows[second]
         }
         for first, second in PAIRS
+        if first in rows and second in rows
     }
     return {"depth": depth, "steps": steps, "batch": batch, "rows": rows, "ratios": ratios}
 

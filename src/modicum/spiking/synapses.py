@@ -79,6 +79,15 @@ class _Linear:
         if self.grid_bits is not None:
             check.integer(0, 23, grid_bits=self.grid_bits)
 
+    @property
+    def _precision(self) -> lax.Precision | None:
+        """All of float32 where sums are to be exact.
+
+        GPUs and TPUs would else round the weights to fewer bits, in one pass perhaps and not in the other: which
+        algorithm computes a convolution is found by trial.
+        """
+        return None if self.grid_bits is None else lax.Precision.HIGHEST
+
     def _params(self, key: Key, kernel_shape: tuple[int, ...]) -> dict[str, Array]:
         params = {"kernel": _initial(key, kernel_shape, self.gain)}
         if self.standardize:
@@ -147,7 +156,7 @@ class Convolution(_Linear):
 
     def __call__(self, weights: dict[str, Array], spikes: Float[Array, " b h w i"]) -> Float[Array, " b p q o"]:
         """The current, `(b, h / pool, w / pool, features)`."""
-        return _biased(weights, _convolve(pooled(spikes, self.pool), weights["kernel"]))
+        return _biased(weights, _convolve(pooled(spikes, self.pool), weights["kernel"], self._precision))
 
     def pull(
         self, weights: dict[str, Array], spikes: Array, cotangent: Array, spikes_needed: bool = True
@@ -172,8 +181,9 @@ def _after(first: Array, values: Array) -> Array:
     return values + 0 * first[(0,) * first.ndim]
 
 
-def _convolve(images: Array, kernel: Array) -> Array:
-    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _convolve(images: Array, kernel: Array, precision: lax.Precision | None = None) -> Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout, precision=precision)
 
 
 def _kernel_cotangent(images: Array, cotangent: Array, side: int) -> Array:
@@ -243,7 +253,7 @@ class Dense(_Linear):
     def __call__(self, weights: dict[str, Array], spikes: Float[Array, " b *shape"]) -> Float[Array, " b o"]:
         """The current, `(b, features)`."""
         flat = pooled(spikes, self.pool).reshape(len(spikes), -1)
-        return _biased(weights, flat @ weights["kernel"])
+        return _biased(weights, jnp.matmul(flat, weights["kernel"], precision=self._precision))
 
     def pull(
         self, weights: dict[str, Array], spikes: Array, cotangent: Array, spikes_needed: bool = True

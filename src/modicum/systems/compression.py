@@ -133,7 +133,10 @@ def run(
     model, seed = recipe.dense.model, recipe.dense.seed
     # the order of the examples is the same for all arms of a seed
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    batches = train.batches(training.arrays, key, recipe.schedule.batch, augment=recipe.dense.data.augment)
+    data = recipe.dense.data
+    batches = train.batches(
+        training.arrays, key, recipe.schedule.batch, augment=data.augment, shift=data.shift, mirror=data.mirror
+    )
     method = {"admm": admm.compress, "one_shot": admm.one_shot, "gradual": admm.gradual}[arm]
     with stages(console) as show:
         result = method(

@@ -12,13 +12,16 @@ from modicum.core import Key, check
 _TRIALS = 8
 
 
-def augment(key: Key, images: Float[Array, " b h w i"], pad: int = 4) -> Float[Array, " b h w i"]:
-    """Each image shifted by up to `pad` pixels along both axes, zeros moving in, and mirrored half of the time.
+def augment(
+    key: Key, images: Float[Array, " b h w i"], shift: int = 4, *, mirror: bool = True
+) -> Float[Array, " b h w i"]:
+    """Each image shifted by up to `shift` pixels along both axes, zeros moving in, and mirrored half of the time.
 
     Args:
         key: which shifts and mirrors; each image has its own.
         images: standardized, so that 0 is the mean.
-        pad: largest shift, at least 0; all `(2 pad + 1)^2` are as likely.
+        shift: largest shift, at least 0; all `(2 shift + 1)^2` are as likely.
+        mirror: whether half of the images are mirrored, left for right. Not for digits or letters.
 
     Returns:
         Images of the same shape.
@@ -27,12 +30,13 @@ def augment(key: Key, images: Float[Array, " b h w i"], pad: int = 4) -> Float[A
         He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.2: a random crop of the image
         or its mirror image, padded by 4 pixels.
     """
-    check.integer(0, pad=pad)
+    check.integer(0, shift=shift)
     shift_key, mirror_key = jax.random.split(key)
-    starts = jax.random.randint(shift_key, (len(images), 2), 0, 2 * pad + 1)
-    mirrored = jax.random.bernoulli(mirror_key, shape=(len(images), 1, 1, 1))
-    chosen = jnp.where(mirrored, images[:, :, ::-1], images)
-    padded = jnp.pad(chosen, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    starts = jax.random.randint(shift_key, (len(images), 2), 0, 2 * shift + 1)
+    if mirror:
+        mirrored = jax.random.bernoulli(mirror_key, shape=(len(images), 1, 1, 1))
+        images = jnp.where(mirrored, images[:, :, ::-1], images)
+    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
 
     def crop(image: Array, start: Array) -> Array:
         return jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])

@@ -1,5 +1,6 @@
 """Batches as a pure function of (key, step): a keyed permutation that costs as much as the batch, not the epoch."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -102,25 +103,25 @@ def _take(data: Any, key: Key, batch: Any, step: Any) -> Any:
 def _take_augmented(data: Any, key: Key, batch: Any, step: Any) -> Any:
     inputs, *rest = _take(data, key, batch, step)
     step_key = jax.random.fold_in(jax.random.fold_in(key, _AUGMENTATION), step)
-    augmented = augmentation.augment_events if inputs.ndim == _EVENT_AXES else augmentation.augment
-    return augmented(step_key, inputs), *rest
+    shift = {} if batch.shift is None else {"shift": batch.shift}
+    if inputs.ndim == _EVENT_AXES:
+        return augmentation.augment_events(step_key, inputs, **shift), *rest
+    return augmentation.augment(step_key, inputs, mirror=batch.mirror, **shift), *rest
 
 
 @jax.tree_util.register_static
-class _Size:
-    """A static number inside a pytree: one that jitted code may use as a shape."""
+@dataclass(frozen=True)
+class _Batch:
+    """Static settings inside a pytree: numbers that jitted code may use as shapes."""
 
-    def __init__(self, size: int):
-        self.size = size
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Size) and self.size == other.size
-
-    def __hash__(self) -> int:
-        return hash(self.size)
+    size: int
+    shift: int | None
+    mirror: bool
 
 
-def batches(data: Any, key: Key, batch: int, *, augment: bool = False) -> jax.tree_util.Partial:
+def batches(
+    data: Any, key: Key, batch: int, *, augment: bool = False, shift: int | None = None, mirror: bool = True
+) -> jax.tree_util.Partial:
     """`step -> batch` over arrays in memory: traceable, and a pytree, so that `jit` takes the data as an argument.
 
     Args:
@@ -130,6 +131,8 @@ def batches(data: Any, key: Key, batch: int, *, augment: bool = False) -> jax.tr
         augment: whether the first of `data`'s arrays is altered at random, each step in its own way, which the key and
             the step decide: one of 4 axes by `augmentation.augment`, as images, one of 5 by
             `augmentation.augment_events`, as counts of events.
+        shift: largest shift of augmented examples, at least 0; None for the default of those functions.
+        mirror: whether augmented images are mirrored half of the time; events never are.
 
     Returns:
         A function of the step.
@@ -145,4 +148,4 @@ def batches(data: Any, key: Key, batch: int, *, augment: bool = False) -> jax.tr
         raise ValueError(f"data must hold arrays of one length, got lengths {sorted(sizes)}")
     check.integer(1, sizes.pop(), batch=batch)
     take = _take_augmented if augment else _take
-    return jax.tree_util.Partial(take, jax.tree.map(jnp.asarray, data), key, _Size(batch))
+    return jax.tree_util.Partial(take, jax.tree.map(jnp.asarray, data), key, _Batch(batch, shift, mirror))

@@ -37,9 +37,10 @@ class DataConfig:
         features: for spoken digits: "log_mel" or "mfcc".
         bin_milliseconds: for events (nmnist-small): length of a bin of time, from 1 to 337.
         augment: whether training examples are altered at random. Images are shifted by up to 4 pixels and mirrored
-            half of the time, as CIFAR wants it; digits (mnist, digits) are others in the mirror: leave it off there.
-            Events are shifted by up to 2 pixels and lose a tenth of their number, and are never mirrored, so that it
-            suits nmnist-small. Speech and text are refused. See `augmentation`.
+            half of the time, as CIFAR wants it. Events are shifted by up to 2 pixels and lose a tenth of their number,
+            and are never mirrored. Speech and text are refused. See `augmentation`.
+        shift: where they are: by up to how many pixels, at least 0, if not by so many.
+        mirror: where images are: whether they are mirrored. Digits are others in the mirror: False for them.
     """
 
     name: str = "digits"
@@ -49,6 +50,12 @@ class DataConfig:
     features: str = "log_mel"
     bin_milliseconds: int = 10
     augment: bool = False
+    shift: int | None = None
+    mirror: bool = True
+
+    def __post_init__(self) -> None:
+        if self.shift is not None:
+            check.integer(0, shift=self.shift)
 
 
 def _decay(rate: float) -> optax.GradientTransformation:
@@ -164,7 +171,7 @@ def describe(config: Any) -> Any:
     Example:
         >>> describe(DataConfig())
         {'name': 'digits', 'train': 'train', 'test': 'test', 'speaker': None, 'features': 'log_mel',
-         'bin_milliseconds': 10, 'augment': False}
+         'bin_milliseconds': 10, 'augment': False, 'shift': None, 'mirror': True}
     """
     return _described(config, type(config))
 

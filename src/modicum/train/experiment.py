@@ -124,7 +124,9 @@ def train(
     optimizer = config.optimizer.build(steps)
     loss_fn = classification_loss(models.apply_training(config.model))
     step_fn = make_train_step(loss_fn, optimizer, has_aux=True)
-    batch_fn = batches(training.arrays, order_key, config.batch, augment=data.augment)
+    batch_fn = batches(
+        training.arrays, order_key, config.batch, augment=data.augment, shift=data.shift, mirror=data.mirror
+    )
     if folder is not None:
         report.open_folder(folder, described, fresh=fresh)
     state = loop.fit(

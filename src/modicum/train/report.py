@@ -20,12 +20,13 @@ import modicum
 def versions() -> dict[str, Any]:
     """Versions and machine that a run's numbers depend on.
 
-    `commit` is that of the checkout; in a copy without one, `$MODICUM_COMMIT`, or None.
+    `commit` is `$MODICUM_COMMIT` where that is set (for copies of a tree on other machines), else that of the
+    checkout, or None where there is none.
     """
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     return {
         "modicum": modicum.__version__,
-        "commit": _commit(),
+        "commit": os.environ.get("MODICUM_COMMIT") or _commit(),
         "python": platform.python_version(),
         **packages,
         "machine": {
@@ -46,7 +47,7 @@ def _commit() -> str | None:
     try:
         return git("rev-parse", "--verify", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("MODICUM_COMMIT")
+        return None
 
 
 def write_json(path: Path, value: Any) -> None:
