@@ -179,7 +179,7 @@ def test_a_missing_folder_says_where_and_which_variable(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="data 'mnist' must lie in") as error:
         load("mnist", "train", tmp_path / "none")
     assert str(tmp_path / "none" / "tfds") in sentence(error)
-    assert "set MODICUM_DATA to the folder that contains tfds/ and text/" in sentence(error)
+    assert "set MODICUM_DATA to the folder that contains tfds/, text/ and events/" in sentence(error)
     monkeypatch.setenv("MODICUM_DATA", str(tmp_path / "other"))
     with pytest.raises(ValueError, match="MODICUM_DATA") as error:
         load("wikitext-2", "train")

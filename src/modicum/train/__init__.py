@@ -3,7 +3,7 @@
 from modicum.core import checkpoint
 from modicum.core.checkpoint import restore, save
 from modicum.train import metrics, report
-from modicum.train.augmentation import augment
+from modicum.train.augmentation import augment, augment_events
 from modicum.train.batches import batch_indices, batches, permuted
 from modicum.train.config import (
     DataConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "StepFn",
     "TrainState",
     "augment",
+    "augment_events",
     "batch_indices",
     "batches",
     "calibrated",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 VARIABLE = "MODICUM_DATA"
-SET = f"set {VARIABLE} to the folder that contains tfds/ and text/"
+SET = f"set {VARIABLE} to the folder that contains tfds/, text/ and events/"
 
 
 def data_folder(name: str, kind: str, root: str | Path | None) -> Path:
@@ -59,7 +59,7 @@ def find(name: str, root: str | Path | None = None) -> Path:
             for info in folder.glob(f"{depth}/dataset_info.json")
         }
     )
-    near = difflib.get_close_matches(base, [*names, "digits", "wikitext-2"], 1)
+    near = difflib.get_close_matches(base, [*names, "digits", "wikitext-2", "nmnist-small"], 1)
     hint = f"did you mean {near[0]!r}, or else " if near and near[0] != base else ""
     there = f"that folder holds {', '.join(names)}" if names else "that folder holds no prepared data set"
     raise ValueError(f"data {name!r} must lie in {folder / base / (version or '')}, but {there}: {hint}{SET}")
