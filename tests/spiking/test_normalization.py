@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modicum import models
-from modicum.spiking import Layer, Normalized, batch_moments, fold, multi_step, networks
+from modicum.spiking import Layer, Normalized, activity_report, batch_moments, fold, multi_step, networks
 from modicum.spiking.populations import LIF
 from modicum.spiking.synapses import Convolution, Dense
 from modicum.train import DataConfig, Experiment, OptimizerConfig, train
@@ -91,7 +91,11 @@ def test_gradient_of_the_normalized_current_by_finite_differences():
 
 def test_statistics_are_those_of_the_batch_and_folding_changes_nothing():
     entries = params()
-    found = batch_moments(LAYERS, entries, IMAGES, steps=3)
+    found = jax.jit(lambda entries: batch_moments(LAYERS, entries, IMAGES, steps=3))(entries)
+
+    def outputs_of(layers, entries, order="layer"):
+        return jax.jit(lambda entries: multi_step(layers, entries, IMAGES, order=order, steps=3)[0])(entries)
+
     raw = convolved(IMAGES, entries[0]["synapse"]["synapse"]["kernel"])
     np.testing.assert_allclose(found[0]["mean"], raw.mean((0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(found[0]["var"], raw.var((0, 1, 2)), rtol=1e-5)
@@ -99,13 +103,16 @@ def test_statistics_are_those_of_the_batch_and_folding_changes_nothing():
         {**entry, "synapse": {**entry["synapse"], **found[number]}} if number in found else entry
         for number, entry in enumerate(entries)
     ]
-    outputs, _ = multi_step(LAYERS, used, IMAGES, order="layer", steps=3)
-    by_batch, _ = multi_step(LAYERS, entries, IMAGES, order="layer", steps=3)
-    np.testing.assert_allclose(outputs, by_batch, atol=1e-5)
+    outputs = outputs_of(LAYERS, used)
+    np.testing.assert_allclose(outputs, outputs_of(LAYERS, entries), atol=1e-5)
     layers, plain = fold(LAYERS, entries, found)
     assert not any(layer.over_time for layer in layers)
     for order in ("time", "layer"):
-        np.testing.assert_allclose(multi_step(layers, plain, IMAGES, order=order, steps=3)[0], outputs, atol=1e-5)
+        np.testing.assert_allclose(outputs_of(layers, plain, order), outputs, atol=1e-5)
+    # what counts operations step by step takes the folded chain, and no other
+    assert all(0 < row.spike_rate < 1 for row in activity_report(layers, plain, IMAGES, steps=3)[:-1])
+    with pytest.raises(ValueError, match="synapse of layer 0 must look at one step"):
+        activity_report(LAYERS, used, IMAGES, steps=3)
 
 
 def test_a_classifier_calibrates_and_learns(tmp_path):

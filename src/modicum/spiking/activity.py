@@ -66,7 +66,16 @@ def record_activity(
         params: as `multi_step` takes them.
         inputs: as `multi_step` takes them.
         steps: likewise.
+
+    Raises:
+        ValueError: if a synapse looks over time.
     """
+    for number, layer in enumerate(layers):
+        if layer.over_time:
+            raise ValueError(
+                f"synapse of layer {number} must look at one step to be recorded step by step, got one that looks over "
+                f"time, {type(layer.synapse).__name__}: what is Normalized can be folded first (`fold`)"
+            )
     weights = prepared(layers, params)
     sequence = jnp.broadcast_to(inputs[None], (steps, *inputs.shape)) if steps else inputs
     sequence = sequence.astype(jnp.float32)

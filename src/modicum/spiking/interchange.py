@@ -152,7 +152,7 @@ def _synapse_nodes(
     if layer.over_time or not isinstance(synapse, Convolution | Dense):
         raise ValueError(
             f"synapse of layer {number} must be a Convolution or a Dense of one time step to be written as NIR, "
-            f"got {synapse!r}"
+            f"got {synapse!r}: what is Normalized can be folded first (`fold`)"
         )
     arrays = {name: np.asarray(value, np.float32) for name, value in weights.items()}
     check.finite(**{f"{name} of layer {number}": value for name, value in arrays.items()})
