@@ -25,7 +25,11 @@ def store(levels, spec):
     for column in range(columns):
         for fragment in range(fragments):
             part = levels[fragment * spec.fragment : (fragment + 1) * spec.fragment, column]
-            if spec.encoding == "differential":
+            if spec.encoding == "offset":
+                whole_part = np.zeros(spec.fragment, np.int64)
+                whole_part[: len(part)] = part
+                wanted = [(1, whole_part + 2 ** (spec.weight_bits - 1))]
+            elif spec.encoding == "differential":
                 wanted = [(1, np.maximum(part, 0)), (-1, np.maximum(-part, 0))]
             else:
                 sign = 1 if (part[part > 0] ** 2).sum() >= (part[part < 0] ** 2).sum() else -1
@@ -41,8 +45,36 @@ def store(levels, spec):
     return cells, signs, flips
 
 
-def read_all(conductance, signs, flips, codes, spec):
-    """The integer product, read by read; also the smallest distance of a current from a rounding tie."""
+def stick(conductance, drawn, spec):
+    """Conductances after stuck-at faults, cell by cell: stuck off below the first probability, on below the sum."""
+    off = 0.0 if spec.on_off_ratio is None else (2**spec.cell_bits - 1) / (spec.on_off_ratio - 1)
+    stuck = np.array(conductance, np.float64)
+    for place in np.ndindex(stuck.shape):
+        if drawn[place] < spec.stuck_off:
+            stuck[place] = off
+        elif drawn[place] < spec.stuck_off + spec.stuck_on:
+            stuck[place] = off + 2**spec.cell_bits - 1
+    return stuck
+
+
+def convert_one(current, spec):
+    """Codes of an ADC, and the smallest distance of a current from a transition between codes."""
+    if spec.adc_bits is None:
+        return np.rint(current), np.abs(current - np.floor(current) - 0.5).min()
+    inl = spec.adc_inl or [0.0] * (2**spec.adc_bits - 1)
+    code, distance = np.zeros(current.shape), np.inf
+    for transition, error in enumerate(inl):
+        # in units after gain and offset, where ideal transitions lie half-way between codes
+        reached = spec.adc_gain * current + spec.adc_offset + error - (transition + 0.5)
+        code, distance = code + (reached >= 0), min(distance, np.abs(reached).min())
+    return code, distance
+
+
+def read_all(conductance, signs, flips, codes, spec, noise=None):
+    """The integer product, read by read; also the smallest distance of a current from a transition.
+
+    `noise[pass, bit, fragment, p, c, vector, column]` is added to currents.
+    """
     polarities, cells, fragments, height, columns = conductance.shape
     full = 2**spec.cell_bits - 1
     off = 0.0 if spec.on_off_ratio is None else full / (spec.on_off_ratio - 1)
@@ -50,23 +82,27 @@ def read_all(conductance, signs, flips, codes, spec):
     padded[:, : codes.shape[1]] = codes
     total = np.zeros((codes.shape[0], columns), np.int64)
     tie = np.inf
-    for stream, direction in ((np.maximum(padded, 0), 1), (np.maximum(-padded, 0), -1)):
+    for turn, (stream, direction) in enumerate(((np.maximum(padded, 0), 1), (np.maximum(-padded, 0), -1))):
+        if turn == 1 and spec.input_format == "unsigned":
+            break
         for bit in range(spec.input_bits):
             on = (stream >> bit) & 1
             for fragment in range(fragments):
                 window = on[:, fragment * height : (fragment + 1) * height]
+                active = window.sum(axis=1, keepdims=True)
                 for polarity in range(polarities):
                     for cell in range(cells):
                         current = window @ (conductance[polarity, cell, fragment].astype(np.float64) - off)
-                        tie = min(tie, np.abs(current - np.floor(current) - 0.5).min())
-                        code = np.rint(current)
-                        if spec.adc_bits is not None:
-                            code = np.clip(code, 0, 2**spec.adc_bits - 1)
+                        if noise is not None:
+                            current = current + noise[turn, bit, fragment, polarity, cell]
+                        code, distance = convert_one(current, spec)
+                        tie = min(tie, distance)
                         code = code.astype(np.int64)
-                        complement = full * window.sum(axis=1, keepdims=True) - code
-                        code = np.where(flips[polarity, cell, fragment], complement, code)
+                        code = np.where(flips[polarity, cell, fragment], full * active - code, code)
                         weight = direction * 2 ** (bit + cell * spec.cell_bits)
                         total += weight * signs[polarity, fragment] * code
+                if spec.encoding == "offset":  # the unit column
+                    total -= direction * 2 ** (bit + spec.weight_bits - 1) * active
     return total, tie
 
 

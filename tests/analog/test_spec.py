@@ -16,13 +16,20 @@ BAD = {
     "input_bits": [(0, "at least 1"), (17, "at most 16")],
     "adc_bits": [(0, "at least 1"), (13, "at most 12")],
     "adc_mode": [("wrap", "'clip', 'flip'")],
-    "encoding": [("offset", "'differential', 'polarized'")],
+    "encoding": [("biased", "'differential', 'polarized', 'offset'")],
     "variation": [("uniform", "'lognormal', 'gaussian'")],
     "sigma": [(-0.1, "below 0"), (float("nan"), "number"), (float("inf"), "finite")],
     "on_off_ratio": [(1.0, "above 1"), (0, "above 0")],
     "input_format": [("float", "'signed', 'unsigned'")],
     "input_scale": [(0.0, "above 0"), ("mean", "'max'"), (float("inf"), "finite"), ("grid", "'max'")],
     "weight_scale": [(-1.0, "above 0"), ("mean", "'max', 'grid'")],
+    "stuck_off": [(-0.1, "from 0 to 1"), (1.5, "from 0 to 1")],
+    "stuck_on": [(-0.1, "from 0 to 1"), (2, "from 0 to 1")],
+    "wire_ratio": [(-1e-4, "below 0"), (float("inf"), "finite")],
+    "read_noise": [(-0.1, "below 0"), (float("inf"), "finite"), (float("nan"), "number")],
+    "adc_offset": [(float("nan"), "number"), (1e9, "from -4096 to 4096")],
+    "adc_gain": [(0.0, "above 0"), (float("inf"), "finite")],
+    "adc_inl": [((0.1,), "tuple of 15 finite numbers"), ((float("nan"),) * 15, "finite")],
 }
 
 
@@ -48,6 +55,26 @@ def test_device_refuses_unknown_fields():
     assert crossbar(CrossbarSpec(fragment=4), sigma=0.1).spec == CrossbarSpec(fragment=4, sigma=0.1)
 
 
+def test_stuck_probabilities_add_up_to_one_at_most():
+    with pytest.raises(ValueError, match=r"^stuck_on must be at most 1 - stuck_off = 0.5, got 0.6"):
+        CrossbarSpec(stuck_off=0.5, stuck_on=0.6)
+
+
+@pytest.mark.parametrize("change", [{"adc_offset": 0.1}, {"adc_gain": 1.1}, {"adc_inl": (0.0,)}])
+def test_an_ideal_converter_has_no_errors(change):
+    with pytest.raises(ValueError, match=rf"^{next(iter(change))} must be .* for an ideal converter .*got "):
+        CrossbarSpec(adc_bits=None, **change)
+
+
+def test_linear_reads_need_perfect_converters_and_whole_levels():
+    assert CrossbarSpec().linear
+    for change in ({"sigma": 0.1}, {"wire_ratio": 1e-4}, {"read_noise": 0.1}, {"adc_gain": 0.9}, {"stuck_on": 0.01}):
+        assert not CrossbarSpec(**change).linear, change
+    # a converter of one more bit holds every fault, an ideal one reads anything that stands still
+    assert CrossbarSpec(stuck_on=0.01, adc_bits=5).linear
+    assert CrossbarSpec(adc_bits=None, wire_ratio=1e-4, stuck_off=0.1).linear
+
+
 @pytest.mark.parametrize(
     ("bits", "cell_bits", "levels", "cells"), [(8, 2, 127, 4), (4, 2, 7, 2), (16, 2, 32767, 8), (2, 3, 1, 1)]
 )
@@ -56,6 +83,9 @@ def test_what_follows(bits, cell_bits, levels, cells):
     assert (spec.levels, spec.cells) == (levels, cells)
     assert (2**cell_bits) ** cells > levels
     assert (2**cell_bits) ** (cells - 1) <= levels
+    offset = CrossbarSpec(weight_bits=bits, cell_bits=cell_bits, weight_scale="max", encoding="offset")
+    assert (offset.bias, offset.polarities, offset.largest_weight) == (levels + 1, 1, levels)
+    assert (2**cell_bits) ** offset.cells > levels + offset.bias >= (2**cell_bits) ** (offset.cells - 1)
 
 
 def test_exact_bits_of_forms_and_isaac():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modicum import constraints
+from modicum import constraints, federated
 from modicum.constraints import (
     MEST_8,
     PCONV_4,
@@ -25,6 +25,7 @@ from modicum.constraints import (
     split,
 )
 from modicum.core import Bytes, Constraint, Packed
+from modicum.federated import Hankel
 
 CONV, DENSE = (3, 3, 5, 6), (10, 7)
 
@@ -63,6 +64,7 @@ REGISTRY = {
     "unified": (Unified((1, 4, 4), 0.5, 0.25), CONV),
     "unified-superblocks": (nest(Unified((2, 2), 0.6, superblock=(4, 4)), Levels(5, 0.1)), DENSE),
     "unified+patterns": (nest(Unified((9, 2, 2), 0.5, 0.25), Patterns(MEST_8)), CONV),
+    "hankel": (Hankel(3), DENSE),
     "split": (split(NofM(2, 4), Patterns(MEST_8)), CONV),
     "split+levels": (split(TopK(30), Polarized(4), Levels(4)), DENSE),
 }
@@ -95,7 +97,7 @@ def same(a, b):
 
 
 def test_every_exported_constraint_is_registered():
-    exported = [getattr(constraints, name) for name in constraints.__all__]
+    exported = [getattr(package, name) for package in (constraints, federated) for name in package.__all__]
     kinds = {kind for kind in exported if isinstance(kind, type) and hasattr(kind, "project")}
     assert kinds == {type(constraint) for constraint, _ in REGISTRY.values()}
     assert Nest in kinds

@@ -88,8 +88,33 @@ def slice_cells(magnitudes: Int[Array, " *s"], spec: CrossbarSpec) -> Int[Array,
     return jnp.stack([(magnitudes >> (cell * spec.cell_bits)) & spec.cell_levels for cell in range(spec.cells)])
 
 
+def transitions(spec: CrossbarSpec) -> tuple[float, ...]:
+    """The currents, in cell levels, at which the converter goes from code `k - 1` to `k`, `k = 1 ... largest_code`.
+
+    `T_k = (k - 1/2 - adc_offset - adc_inl_k) / adc_gain`; the ideal ones lie half-way between codes. They are
+    returned in order: a converter whose non-linearity swaps two transitions still counts those it has passed.
+
+    Args:
+        spec: crossbar with a converter, `adc_bits` not `None`.
+
+    Example:
+        >>> transitions(CrossbarSpec(adc_bits=2, adc_offset=0.25, adc_inl=(0.0, 0.5, 0.0)))
+        (0.25, 0.75, 2.25)
+
+    Reference: IEEE Std 1241, terminology (gain, offset and integral non-linearity by code transition levels).
+    """
+    inl = spec.adc_inl or (0.0,) * (spec.largest_code or 0)
+    return tuple(sorted((k + 0.5 - spec.adc_offset - error) / spec.adc_gain for k, error in enumerate(inl)))
+
+
 def convert(current: Float[Array, " *s"], spec: CrossbarSpec) -> Int[Array, " *s"]:
-    """The ADC: current in cell levels to the nearest code of `0 ... 2 ** adc_bits - 1`."""
+    """The ADC: current in cell levels to codes of `0 ... 2 ** adc_bits - 1`.
+
+    The nearest code; or with errors of its own, the number of `transitions` that the current has reached.
+    """
+    if spec.transfers:
+        levels = jnp.asarray(transitions(spec), jnp.float32)
+        return jnp.searchsorted(levels, current, side="right").astype(jnp.int32)
     return jnp.clip(jnp.round(current), 0, spec.largest_code).astype(jnp.int32)
 
 
@@ -132,11 +157,11 @@ def passes_gradient(inputs: Float[Array, " *b"], spec: CrossbarSpec) -> Array:
 def largest_fragment(spec: CrossbarSpec) -> int:
     """Bound of what one fragment adds per input bit, in weight levels."""
     if spec.linear:
-        return spec.fragment * spec.levels
+        return spec.fragment * spec.largest_weight
     code = spec.largest_code or 0
     value = max(code, spec.fragment * spec.cell_levels) if spec.flips else code
     places = sum(2 ** (cell * spec.cell_bits) for cell in range(spec.cells))
-    return value * places * spec.polarities
+    return value * places * spec.polarities + spec.fragment * spec.bias
 
 
 def limb_bits(spec: CrossbarSpec, rows: int) -> int:

@@ -16,11 +16,11 @@ def read(key: Key, chip: Chip, inputs: Float[Array, " *b k"], spec: CrossbarSpec
     r"""What the chip computes in place of `inputs @ weights`.
 
     `y_n = dw dx sum_s 2^s sum_f sign_fn sum_c 2^(c cell_bits) ADC(sum_m bit_s(x)_fm g_cfmn)`, with the weight and
-    input steps `dw` and `dx`; differential columns and passes of signed inputs are subtracted alike. The gradient is
-    that of `clip(inputs) @ weights`, where `clip` keeps to the range of the input codes.
+    input steps `dw` and `dx`; differential columns and passes of signed inputs are subtracted alike, offsets taken off.
+    The gradient is that of `clip(inputs) @ weights`, where `clip` keeps to the range of the input codes.
 
     Args:
-        key: unused: this device draws nothing when read. Devices with read noise do.
+        key: the noise of these reads; unused where `read_noise` is 0.
         chip: from `program` with the same spec.
         inputs: vectors of rows; leading axes are batch. All of one call share one input step.
         spec: crossbar.
@@ -35,27 +35,30 @@ def read(key: Key, chip: Chip, inputs: Float[Array, " *b k"], spec: CrossbarSpec
 
     Reference: FORMS, section IV; ISAAC, section V.
     """
-    del key
     flat = inputs.reshape(-1, inputs.shape[-1]).astype(jnp.float32)
-    return _straight_through(spec, chip.weights, flat, chip).reshape(*inputs.shape[:-1], -1)
+    return _straight_through(spec, chip.weights, flat, chip, key if spec.read_noise > 0 else None).reshape(
+        *inputs.shape[:-1], -1
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _straight_through(spec: CrossbarSpec, weights: Array, inputs: Array, chip: Chip) -> Array:
+def _straight_through(spec: CrossbarSpec, weights: Array, inputs: Array, chip: Chip, key: Key | None) -> Array:
     del weights
     codes, step = converters.quantize_inputs(inputs, spec)
-    return products.product(chip, codes, spec) * (chip.step * step)
+    return products.product(chip, codes, spec, key) * (chip.step * step)
 
 
-def _forward(spec: CrossbarSpec, weights: Array, inputs: Array, chip: Chip) -> tuple[Array, tuple[Array, Array]]:
-    return _straight_through(spec, weights, inputs, chip), (weights, inputs)
+def _forward(
+    spec: CrossbarSpec, weights: Array, inputs: Array, chip: Chip, key: Key | None
+) -> tuple[Array, tuple[Array, Array]]:
+    return _straight_through(spec, weights, inputs, chip, key), (weights, inputs)
 
 
-def _backward(spec: CrossbarSpec, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None]:
+def _backward(spec: CrossbarSpec, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None, None]:
     weights, inputs = residuals
     to_weights = converters.clip_inputs(inputs, spec).T @ cotangent
     to_inputs = jnp.where(converters.passes_gradient(inputs, spec), cotangent @ weights.T, 0.0)
-    return to_weights, to_inputs, None
+    return to_weights, to_inputs, None, None
 
 
 _straight_through.defvjp(_forward, _backward)

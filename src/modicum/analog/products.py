@@ -4,6 +4,7 @@
 converter and are in `reads`.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from modicum.analog.chip import Chip
+from modicum.analog.chip import Chip, excess, reading_spec
 from modicum.analog.converters import limb_bits, split_fragments
-from modicum.analog.reads import TABLE_ROWS, direct_product, table_product
+from modicum.analog.reads import TABLE_ROWS, direct_product, needed, table_product
 from modicum.analog.spec import CrossbarSpec
+from modicum.core import Key
 
 _FLOAT32_INTEGERS = 2**24
 
@@ -24,62 +26,91 @@ _FLOAT32_INTEGERS = 2**24
 def read_path(spec: CrossbarSpec, vectors: int) -> str:
     """`'fold'`, `'table'` or `'direct'`: the cheapest way that gives the same numbers.
 
-    A table costs as much as reading each of its patterns once.
+    A table costs as much as reading each of its patterns once, and cannot hold noise that each read draws anew.
     """
     if spec.linear:
         return "fold"
+    if spec.read_noise > 0:
+        return "direct"
     joined = TABLE_ROWS // spec.fragment
     worth_it = joined > 0 and 4 * vectors * spec.input_bits * spec.passes >= 2 ** (joined * spec.fragment)
     return "table" if worth_it else "direct"
 
 
 @partial(jax.jit, static_argnames="spec")
-def product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
-    """`(vectors, columns)` float32, in units of weight level times input code."""
-    if spec.linear and spec.sigma > 0:
+def product(chip: Chip, codes: Array, spec: CrossbarSpec, key: Key | None = None) -> Array:
+    """`(vectors, columns)` float32, in units of weight level times input code; `key` is for read noise."""
+    spec = reading_spec(chip, spec)
+    if spec.linear and not spec.whole:
         # nothing rounds: the folded weights are real numbers
         def multiply(chip: Chip, codes: Array) -> Array:
             return jnp.matmul(codes.astype(jnp.float32), fold(chip, spec), precision=lax.Precision.HIGHEST)
 
-        return _batched(multiply)(chip, codes)
-    limbs = integer_product(chip, codes, spec)
-    shift = limb_bits(spec, codes.shape[-1])
-    return jnp.sum(limbs.astype(jnp.float32) * _powers(limbs.shape[0], shift)[:, None, None], axis=0)
+        total = _batched(multiply)(chip, codes)
+    else:
+        limbs = integer_product(chip, codes, spec, key=key)
+        shift = limb_bits(spec, codes.shape[-1])
+        total = jnp.sum(limbs.astype(jnp.float32) * _powers(limbs.shape[0], shift)[:, None, None], axis=0)
+    if spec.adc_bits is None and spec.read_noise > 0:
+        total = total + _linear_noise(key, total, chip.sign.shape[1], spec)
+    return total
+
+
+def _linear_noise(key: Key | None, like: Array, fragments: int, spec: CrossbarSpec) -> Array:
+    """The sum of the noise of all reads through an ideal converter: one normal draw of the same law."""
+    power = sum(4**bit for bit in range(spec.input_bits))
+    power *= sum(4 ** (cell * spec.cell_bits) for cell in range(spec.cells))
+    deviation = spec.read_noise * math.sqrt(spec.passes * spec.polarities * fragments * power)
+    return deviation * jax.random.normal(needed(key), like.shape, jnp.float32)
 
 
 @partial(jax.jit, static_argnames=("spec", "path"))
-def integer_product(chip: Chip, codes: Array, spec: CrossbarSpec, path: str | None = None) -> Array:
-    """The product as whole numbers: `sum_l limbs[l] << (l * limb_bits(spec, rows))`.
+def integer_product(
+    chip: Chip, codes: Array, spec: CrossbarSpec, path: str | None = None, key: Key | None = None
+) -> Array:
+    """The product as whole numbers: `sum_l limbs[l] << (l * limb_bits(reading_spec(chip, spec), rows))`.
 
     Args:
-        chip: a chip whose reads are whole numbers: with a converter, or without variation.
+        chip: a chip whose reads are whole numbers: with a converter, or without variation and noise.
         codes: `(vectors, rows)` int32 input codes.
         spec: crossbar.
         path: `'fold'`, `'table'` or `'direct'`; `None` takes `read_path`.
+        key: for read noise; each vector, pass, bit, fragment and column draws its own.
 
     Returns:
         `(limbs, vectors, columns)` int32.
+
+    Raises:
+        ValueError: if there is read noise and either no key or a path that cannot draw it.
     """
+    spec = reading_spec(chip, spec)
+    noisy = spec.adc_bits is not None and spec.read_noise > 0
+    if noisy and path not in (None, "direct"):
+        raise ValueError(f"path must be None or 'direct' where reads are noisy, got {path!r}")
 
-    def compute(chip: Chip, codes: Array) -> Array:
+    def compute(state: tuple[Chip, Key | None], codes: Array) -> Array:
+        chip, key = state
         chosen = path or read_path(spec, codes.shape[0])
-        return {"fold": _fold_product, "table": table_product, "direct": direct_product}[chosen](chip, codes, spec)
+        if chosen == "direct":
+            return direct_product(chip, codes, spec, key)
+        return {"fold": _fold_product, "table": table_product}[chosen](chip, codes, spec)
 
-    return _batched(compute)(chip, codes)
+    return _batched(compute, merge=not noisy)((chip, needed(key) if noisy else None), codes)
 
 
-def _batched(compute: Callable[[Any, Array], Array]) -> Callable[[Any, Array], Array]:
+def _batched(compute: Callable[[Any, Array], Array], merge: bool = True) -> Callable[[Any, Array], Array]:
     """`compute(chip, codes)` with vmap rules of its own.
 
-    Vectors for one chip become one longer call, so that the chip's tables are built once; several chips run one
-    after the other (batched gathers and batched small products are slower than that on CPU, and larger).
+    Vectors for one chip become one longer call, so that the chip's tables are built once, unless `merge` is false
+    (where a draw depends on a vector's place in its call); several chips run one after the other (batched gathers
+    and batched small products are slower than that on CPU, and larger).
     """
     call = jax.custom_batching.custom_vmap(compute)
 
     @call.def_vmap
     def rule(axis_size: int, in_batched: Any, chip: Any, codes: Array) -> tuple[Array, bool]:
         chip_batched, codes_batched = in_batched
-        if not any(jax.tree.leaves(chip_batched)):
+        if merge and not any(jax.tree.leaves(chip_batched)):
             merged = call(chip, codes.reshape(-1, codes.shape[-1]))
             split = merged.reshape(*merged.shape[:-2], axis_size, -1, merged.shape[-1])
             return jnp.moveaxis(split, -3, 0), True
@@ -104,13 +135,13 @@ def _powers(places: int, bits: int) -> Array:
 
 def fold(chip: Chip, spec: CrossbarSpec) -> Array:
     """The `(rows, columns)` weights, in levels, that a chip with linear reads multiplies by."""
-    current = chip.conductance - spec.off_conductance
-    if spec.sigma == 0:
+    current = excess(chip, spec)
+    if reading_spec(chip, spec).whole:
         current = jnp.round(current)
     current = jnp.where(chip.flipped[:, :, :, None, :], spec.cell_levels - current, current)
     magnitude = jnp.sum(current * _powers(spec.cells, spec.cell_bits)[None, :, None, None, None], axis=1)
     folded = jnp.sum(magnitude * chip.sign[:, :, None, :].astype(jnp.float32), axis=0)
-    return folded.reshape(-1, folded.shape[-1])[: chip.weights.shape[0]]
+    return folded.reshape(-1, folded.shape[-1])[: chip.weights.shape[0]] - spec.bias
 
 
 def _fold_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
@@ -120,7 +151,7 @@ def _fold_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
     limbs = []
     for low in range(0, spec.input_bits, width):
         part = jnp.sign(codes) * ((jnp.abs(codes) >> low) & (2**width - 1))
-        block = (_FLOAT32_INTEGERS - 1) // ((2 ** min(width, spec.input_bits - low) - 1) * spec.levels)
+        block = (_FLOAT32_INTEGERS - 1) // ((2 ** min(width, spec.input_bits - low) - 1) * spec.largest_weight)
         if block >= rows:
             product_ = jnp.matmul(part.astype(jnp.float32), weights, precision=lax.Precision.HIGHEST)
             limbs.append(product_.astype(jnp.int32))

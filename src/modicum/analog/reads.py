@@ -5,15 +5,18 @@ contribution is a table row, and the product is gathered and added. `direct`: ev
 fragments and few vectors. Sums are int32 limbs of the input bits, cut by `limb_bits` so that none can overflow.
 """
 
+import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
-from modicum.analog.chip import Chip
+from modicum.analog.chip import Chip, excess
 from modicum.analog.converters import convert, largest_fragment, limb_bits, split_fragments
 from modicum.analog.spec import CrossbarSpec
+from modicum.core import Key
 
 TABLE_ROWS = 9
 """Most rows that share a table: 512 patterns."""
@@ -68,7 +71,7 @@ def _grouped(chip: Chip, groups: int, joined: int, spec: CrossbarSpec) -> tuple[
         shape = (*array.shape[:axis], groups, joined, *array.shape[axis + 1 :])
         return jnp.moveaxis(padded.reshape(shape), axis, 0)
 
-    return cut(chip.conductance - spec.off_conductance, 2), cut(chip.sign, 1), cut(chip.flipped, 2)
+    return cut(excess(chip, spec), 2), cut(chip.sign, 1), cut(chip.flipped, 2)
 
 
 def _table(current: Array, sign: Array, flipped: Array, spec: CrossbarSpec) -> Array:
@@ -111,7 +114,7 @@ def _subset_sums(current: Array) -> Array:
 def _combine(
     current: Callable[[int, int], Array], active: Array, sign: Array, flipped: Array, spec: CrossbarSpec
 ) -> Array:
-    """Convert, undo flips, shift and add cells, sign and add polarities.
+    """Convert, undo flips, shift and add cells, take the offset off, sign and add polarities.
 
     Args:
         current: `(polarity, cell)` to the currents of reads, `(*s)`.
@@ -128,26 +131,61 @@ def _combine(
             if spec.flips:
                 value = jnp.where(flipped[polarity, cell], spec.cell_levels * active - value, value)
             magnitude = magnitude + (value << (cell * spec.cell_bits))
+        if spec.bias:
+            # the unit column counts active inputs; counted without error, like the inputs of flipped columns
+            magnitude = magnitude - spec.bias * active
         total = total + sign[polarity].astype(jnp.int32) * magnitude
     return total
 
 
-def direct_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
-    """Every read of every fragment, bit and cell."""
+def needed(key: Key | None) -> Key:
+    """The key, where reads are noisy."""
+    if key is None:
+        raise ValueError("key must be a PRNG key where reads are noisy (read_noise above 0), got None")
+    return key
+
+
+def read_noise(
+    key: Key, fragment: Int[Array, ""] | int, bit: Int[Array, ""] | int, vectors: int, columns: int, spec: CrossbarSpec
+) -> Float[Array, " s p c b n"]:
+    """The noise of one fragment's reads of one input bit, in converter steps: independent normal draws.
+
+    Args:
+        key: of the call; each fragment and bit folds its number in.
+        fragment: its number.
+        bit: its place, 0 for the lowest.
+        vectors: how many input vectors are read.
+        columns: outputs.
+        spec: crossbar; reads `read_noise`.
+
+    Returns:
+        Of every pass, polarity, cell, vector and column.
+    """
+    shape = (spec.passes, spec.polarities, spec.cells, vectors, columns)
+    own = jax.random.fold_in(jax.random.fold_in(key, fragment), bit)
+    # drawn flat: XLA compiles that faster than a draw of five axes
+    return spec.read_noise * jax.random.normal(own, (math.prod(shape),), jnp.float32).reshape(shape)
+
+
+def direct_product(chip: Chip, codes: Array, spec: CrossbarSpec, key: Key | None = None) -> Array:
+    """Every read of every fragment, bit and cell; noisy if the spec is, then with a key."""
     width = limb_bits(spec, codes.shape[-1])
     streams = [jnp.moveaxis(split_fragments(stream.T, spec.fragment), 2, 1) for stream in _streams(codes, spec)]
-    current = jnp.moveaxis(chip.conductance - spec.off_conductance, 2, 0)
+    current = jnp.moveaxis(excess(chip, spec), 2, 0)
     sign, flipped = jnp.moveaxis(chip.sign, 1, 0), jnp.moveaxis(chip.flipped, 2, 0)
 
     def fragment_step(sums: Array, part: tuple[Array, ...]) -> tuple[Array, None]:
-        inputs, g, own_sign, own_flipped = part
+        fragment, inputs, g, own_sign, own_flipped = part
 
         def bit_step(sums: Array, bit: Array) -> tuple[Array, None]:
             on = (inputs >> bit) & 1
+            noise = [None] * spec.passes
+            if spec.read_noise > 0:
+                noise = read_noise(needed(key), fragment, bit, codes.shape[0], sums.shape[-1], spec)
             # a signed input's two passes are two reads with opposite signs
             reads = [
                 _combine(
-                    _currents(on[number], g, spec),
+                    _currents(on[number], g, noise[number], spec),
                     jnp.sum(on[number], axis=1, keepdims=True),
                     own_sign[:, None, :],
                     own_flipped[:, :, None, :],
@@ -162,14 +200,19 @@ def direct_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
 
     limbs = -(-spec.input_bits // width)
     zeros = jnp.zeros((limbs, codes.shape[0], chip.sign.shape[-1]), jnp.int32)
-    return lax.scan(fragment_step, zeros, (jnp.stack(streams, 1), current, sign, flipped))[0]
+    return lax.scan(fragment_step, zeros, (jnp.arange(sign.shape[0]), jnp.stack(streams, 1), current, sign, flipped))[0]
 
 
-def _currents(on: Array, conductance: Array, spec: CrossbarSpec) -> Callable[[int, int], Array]:
-    """The `(b, n)` currents of `(b, m)` input bits through a polarity and cell of `(p, c, m, n)`.
+def _currents(on: Array, conductance: Array, noise: Array | None, spec: CrossbarSpec) -> Callable[[int, int], Array]:
+    """The `(b, n)` currents of `(b, m)` input bits through a polarity and cell of `(p, c, m, n)`, with noise.
 
     Few rows are added one by one, in the order in which tables are built: both paths agree to the last bit.
     """
+    ideal = _ideal_currents(on, conductance, spec)
+    return ideal if noise is None else lambda polarity, cell: ideal(polarity, cell) + noise[polarity, cell]
+
+
+def _ideal_currents(on: Array, conductance: Array, spec: CrossbarSpec) -> Callable[[int, int], Array]:
     if spec.fragment > _UNROLLED_ROWS:
         every = jnp.einsum("bm,pcmn->pcbn", on.astype(jnp.float32), conductance, precision=lax.Precision.HIGHEST)
         return lambda polarity, cell: every[polarity, cell]

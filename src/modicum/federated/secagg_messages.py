@@ -1,0 +1,251 @@
+"""What the parties of SecAgg agree on beforehand, send each other and derive alike; `secagg` tells the protocol."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt32
+
+from modicum.core import check
+from modicum.federated import ciphers
+from modicum.federated.masks import BACKENDS, mask_words
+
+SERVER = -1
+"""The server's address in an outbox; clients are numbered from 0."""
+
+ClientStage = Literal["advertise", "share", "mask", "consent", "open", "done"]
+CLIENT_STAGES: tuple[ClientStage, ...] = ("advertise", "share", "mask", "consent", "open")
+"""The five messages of a client, in order."""
+
+
+class RefusedError(ValueError):
+    """A party refuses a message: it sends nothing, and the state it had stays valid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecAggSpec:
+    """A round of SecAgg: what all parties must know and agree on beforehand, from a source they trust.
+
+    Args:
+        round_id: number of the round, from 0 to 2^64 - 1; never used twice with the same identities and model.
+        dimension: length of the vectors, at least 1.
+        threshold: clients that must stay to the end; more than half of them, so that no two sets of survivors can
+            both find enough signatures, and at most all. Where up to `m` clients may side with the server, more than
+            `(clients + m) / 2`.
+        identities: the clients' Ed25519 public keys (`ciphers.verify_key`), distinct, at least three: of two
+            vectors, the sum tells each client the other's.
+        model: what the vectors belong to; bound into every key and signature.
+        backend: which ChaCha20 makes the masks on this machine, `openssl` or `jax`; parties may differ.
+
+    Raises:
+        ValueError: naming the argument that does not fit.
+    """
+
+    round_id: int
+    dimension: int
+    threshold: int
+    identities: tuple[bytes, ...]
+    model: bytes = b""
+    backend: str = "openssl"
+
+    def __post_init__(self) -> None:
+        check.integer(0, 2**64 - 1, round_id=self.round_id)
+        check.integer(1, 2**36, dimension=self.dimension)
+        check.one_of(BACKENDS, backend=self.backend)
+        if any(len(key) != 32 for key in self.identities) or len(set(self.identities)) < len(self.identities):
+            raise ValueError("identities must be distinct Ed25519 public keys of 32 bytes each")
+        check.integer(3, clients=self.clients)
+        check.integer(self.clients // 2 + 1, self.clients, threshold=self.threshold)
+
+    @property
+    def clients(self) -> int:
+        """How many clients may take part."""
+        return len(self.identities)
+
+    @functools.cached_property
+    def tag(self) -> bytes:
+        """32 bytes that stand for this round and no other: bound into every key, signature and ciphertext."""
+        numbers = (self.round_id, self.dimension, self.threshold)
+        packed = (number.to_bytes(8, "little") for number in numbers)
+        return ciphers.digest(b"modicum secagg 1", self.model, *packed, *self.identities)
+
+    def label(self, purpose: bytes, *clients: int) -> bytes:
+        """`info` of a derived key, or what a ciphertext is bound to: purpose, round, and whom it concerns."""
+        return ciphers.digest(purpose, self.tag, *(client.to_bytes(8, "little") for client in clients))
+
+
+@dataclass(frozen=True)
+class Advertise:
+    """A client's public keys for this round, signed by its identity."""
+
+    round_id: int
+    sender: int
+    cipher_key: bytes
+    """X25519, for the shares."""
+    mask_key: bytes
+    """X25519, for the pairwise masks."""
+    commitment: bytes
+    """SHA-256 over the seed of the self-mask, so that wrong shares of it are found out."""
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Everyone's public keys, from the server."""
+
+    round_id: int
+    members: tuple[Advertise, ...]
+
+
+@dataclass(frozen=True)
+class SealedShares:
+    """A client's shares of its two secrets, sealed for each of the others."""
+
+    round_id: int
+    sender: int
+    ciphertexts: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The sealed shares that others made for one client, by sender."""
+
+    round_id: int
+    recipient: int
+    ciphertexts: Mapping[int, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedInput:
+    """A client's vector under its masks."""
+
+    round_id: int
+    sender: int
+    vector: UInt32[np.ndarray, " dimension"]
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Whose masked vectors the server has: the sum will be over these."""
+
+    round_id: int
+    survivors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Consent:
+    """A client's signature on the one set of survivors it will help to unmask."""
+
+    round_id: int
+    sender: int
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class UnmaskRequest:
+    """What the server asks for: seeds of the survivors, mask keys of the dropped; with the signatures it has."""
+
+    round_id: int
+    survivors: tuple[int, ...]
+    dropped: tuple[int, ...]
+    consents: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A client's shares: of each survivor's seed, of each dropped client's mask key."""
+
+    round_id: int
+    sender: int
+    seed_shares: Mapping[int, bytes] = field(repr=False)
+    key_shares: Mapping[int, bytes] = field(repr=False)
+
+
+Message = Advertise | Roster | SealedShares | Delivery | MaskedInput | Survivors | Consent | UnmaskRequest | Opening
+Inbox = Sequence[Message]
+Outbox = Mapping[int, Message]
+"""Messages by recipient: a client's number, or `SERVER`."""
+
+
+def advertised(spec: SecAggSpec, sender: int, cipher_key: bytes, mask_key: bytes, commitment: bytes) -> bytes:
+    """What the signature of an `Advertise` covers."""
+    return ciphers.digest(b"advertise", spec.label(b"advertise", sender), cipher_key, mask_key, commitment)
+
+
+def checked_roster(spec: SecAggSpec, members: Sequence[Advertise], who: str) -> dict[int, Advertise]:
+    """The members by client, if they are who they say, differ, and are enough.
+
+    Server and clients check alike, so that the server finds out whom the clients would refuse.
+
+    Args:
+        spec: the round.
+        members: at most one per client.
+        who: who checks, for the message.
+
+    Raises:
+        RefusedError: naming the member that does not fit.
+    """
+    roster = {member.sender: member for member in members}
+    if len(roster) < len(members):
+        raise RefusedError(f"{who} got a roster that names a client twice")
+    if not all(0 <= sender < spec.clients for sender in roster):
+        raise RefusedError(f"{who} got a roster with clients that are not of this round")
+    if len(roster) < spec.threshold:
+        raise RefusedError(f"{who} got a roster of {len(roster)}, fewer than the threshold {spec.threshold}")
+    for sender, member in roster.items():
+        content = advertised(spec, sender, member.cipher_key, member.mask_key, member.commitment)
+        signed = ciphers.is_signed(spec.identities[sender], member.signature, content)
+        if member.round_id != spec.round_id or not signed:
+            raise RefusedError(f"{who} got keys that client {sender} did not sign for this round")
+        if not ciphers.is_usable(member.cipher_key) or not ciphers.is_usable(member.mask_key):
+            raise RefusedError(f"{who} got a key of client {sender} that agrees with nobody")
+    owners: dict[bytes, int] = {}
+    for sender, member in roster.items():
+        for key in (member.cipher_key, member.mask_key):
+            if key in owners:
+                raise RefusedError(f"{who} got one key twice, from client {owners[key]} and from client {sender}")
+            owners[key] = sender
+    return roster
+
+
+def consented(spec: SecAggSpec, roster: Mapping[int, Advertise], survivors: tuple[int, ...]) -> bytes:
+    """What the signature of a `Consent` covers: the set, and the keys that all signers saw."""
+    return ciphers.digest(spec.label(b"consent", *survivors), roster_digest(roster))
+
+
+def roster_digest(roster: Mapping[int, Advertise]) -> bytes:
+    """32 bytes that stand for everyone's keys."""
+    return ciphers.digest(*(roster[sender].signature for sender in sorted(roster)))
+
+
+def committed(spec: SecAggSpec, client: int, seed: bytes) -> bytes:
+    """The commitment to a seed: it hides 256 uniform bits, and binds."""
+    return ciphers.digest(b"seed", spec.label(b"seed", client), seed)
+
+
+def self_mask(spec: SecAggSpec, client: int, seed: bytes) -> UInt32[np.ndarray, " dimension"]:
+    """The mask that a client takes off only by the others' shares of its seed."""
+    return mask_words(ciphers.derive(seed, spec.label(b"self mask", client)), spec.dimension, spec.backend)
+
+
+def pair_mask(
+    spec: SecAggSpec, secret: bytes, owner: int, peer: int, peer_key: bytes
+) -> UInt32[np.ndarray, " dimension"]:
+    """The mask that `owner` adds for `peer`: the negative of the one `peer` adds for `owner`.
+
+    Args:
+        spec: the round.
+        secret: X25519 secret of the owner's mask key.
+        owner: who adds it.
+        peer: with whom it is shared.
+        peer_key: the peer's public mask key.
+
+    Raises:
+        ValueError: for a key of low order, which agrees with nobody.
+    """
+    first, second = sorted((owner, peer))
+    key = ciphers.derive(ciphers.agree(secret, peer_key), spec.label(b"pair mask", first, second))
+    words = mask_words(key, spec.dimension, spec.backend)
+    return words if owner < peer else np.negative(words)

@@ -1,0 +1,212 @@
+"""The server of SecAgg: it relays, sums, and unmasks nothing but the sum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt32
+
+from modicum.federated import ciphers
+from modicum.federated import field as prime_field
+from modicum.federated.secagg_client import SHARE_BYTES, padded
+from modicum.federated.secagg_messages import (
+    Advertise,
+    Consent,
+    Delivery,
+    Inbox,
+    MaskedInput,
+    Opening,
+    Outbox,
+    RefusedError,
+    Roster,
+    SealedShares,
+    SecAggSpec,
+    Survivors,
+    UnmaskRequest,
+    checked_roster,
+    committed,
+    consented,
+    pair_mask,
+    self_mask,
+)
+
+ServerStage = Literal["advertise", "share", "mask", "consent", "open", "done"]
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """Where the server stands; the stage names the messages it awaits."""
+
+    stage: ServerStage = "advertise"
+    roster: Mapping[int, Advertise] = field(default_factory=dict)
+    sharers: tuple[int, ...] = ()
+    """Clients whose shares were delivered: their pairwise masks are on."""
+    survivors: tuple[int, ...] = ()
+    """Clients whose masked vectors are in the total."""
+    consenters: tuple[int, ...] = ()
+    """Survivors that signed the set."""
+    total: UInt32[np.ndarray, " dimension"] | None = None
+    """Sum of the masked vectors; without masks, and the result, once the stage is `done`."""
+
+
+def server_step(
+    spec: SecAggSpec, state: ServerState, inbox: Inbox, randomness: bytes = b""
+) -> tuple[ServerState, Outbox]:
+    """The next step of the server: takes all messages of a stage, whoever sent none has dropped.
+
+    Args:
+        spec: the round.
+        state: where it stands; `ServerState()` at the start.
+        inbox: messages of the clients that are still there, in any order.
+        randomness: not used; the server is deterministic.
+
+    Returns:
+        The new state, and a message for each client that is still there; in the end, none, and `state.total`.
+
+    Raises:
+        RefusedError: for fewer messages than the threshold, or one that is out of place or wrong. The old state
+            stays valid: the caller may leave that message out, as if its sender had dropped, and call again.
+    """
+    del randomness
+    steps: dict[str, Any] = {
+        "advertise": _gather_keys,
+        "share": _deliver,
+        "mask": _add_up,
+        "consent": _request,
+        "open": _unmask,
+    }
+    if state.stage == "done":
+        raise RefusedError(f"the server has finished round {spec.round_id}")
+    return steps[state.stage](spec, state, inbox)
+
+
+def _by_sender(spec: SecAggSpec, inbox: Inbox, kind: type, allowed: Any) -> dict[int, Any]:
+    """The messages of a stage by sender, in the order of senders.
+
+    Raises:
+        RefusedError: unless they are of this kind and round, one each from allowed senders, and enough.
+    """
+    received: dict[int, Any] = {}
+    for message in inbox:
+        if not isinstance(message, kind):
+            raise RefusedError(f"the server awaits messages of kind {kind.__name__}, got {type(message).__name__}")
+        sender = message.sender
+        if message.round_id != spec.round_id:
+            raise RefusedError(
+                f"the server is in round {spec.round_id}, got a message of round {message.round_id} from "
+                f"client {sender}"
+            )
+        if sender not in allowed:
+            raise RefusedError(f"the server awaits no {kind.__name__} from client {sender}")
+        if sender in received:
+            raise RefusedError(f"the server got two messages of kind {kind.__name__} from client {sender}")
+        received[sender] = message
+    if len(received) < spec.threshold:
+        raise RefusedError(
+            f"the server got {len(received)} messages of kind {kind.__name__}, fewer than the threshold "
+            f"{spec.threshold}"
+        )
+    return dict(sorted(received.items()))
+
+
+def _gather_keys(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
+    members = _by_sender(spec, inbox, Advertise, range(spec.clients))
+    roster = checked_roster(spec, list(members.values()), "the server")
+    message = Roster(spec.round_id, tuple(roster.values()))
+    return replace(state, stage="share", roster=roster), dict.fromkeys(roster, message)
+
+
+def _deliver(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
+    sealed = _by_sender(spec, inbox, SealedShares, state.roster)
+    for sender, message in sealed.items():
+        if set(message.ciphertexts) != set(state.roster) - {sender}:
+            raise RefusedError(f"the server got shares of client {sender} that are not one for each other client")
+    outbox = {
+        recipient: Delivery(
+            spec.round_id,
+            recipient,
+            {sender: message.ciphertexts[recipient] for sender, message in sealed.items() if sender != recipient},
+        )
+        for recipient in sealed
+    }
+    return replace(state, stage="mask", sharers=tuple(sealed)), outbox
+
+
+def _add_up(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
+    masked = _by_sender(spec, inbox, MaskedInput, state.sharers)
+    total = np.zeros(spec.dimension, np.uint32)
+    for sender, message in masked.items():
+        if message.vector.shape != total.shape or message.vector.dtype != np.uint32:
+            raise RefusedError(
+                f"the server awaits {spec.dimension} uint32 numbers from client {sender}, got "
+                f"{message.vector.dtype} of shape {message.vector.shape}"
+            )
+        total += message.vector
+    survivors = tuple(masked)
+    message = Survivors(spec.round_id, survivors)
+    return replace(state, stage="consent", survivors=survivors, total=total), dict.fromkeys(survivors, message)
+
+
+def _request(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
+    consents = _by_sender(spec, inbox, Consent, state.survivors)
+    content = consented(spec, state.roster, state.survivors)
+    for sender, message in consents.items():
+        if not ciphers.is_signed(spec.identities[sender], message.signature, content):
+            raise RefusedError(f"the server got a signature that client {sender} did not give for these survivors")
+    dropped = tuple(sorted(set(state.sharers) - set(state.survivors)))
+    signatures = {sender: message.signature for sender, message in consents.items()}
+    request = UnmaskRequest(spec.round_id, state.survivors, dropped, signatures)
+    return replace(state, stage="open", consenters=tuple(consents)), dict.fromkeys(consents, request)
+
+
+def _unmask(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
+    openings = _by_sender(spec, inbox, Opening, state.consenters)
+    dropped = sorted(set(state.sharers) - set(state.survivors))
+    for sender, opening in openings.items():
+        if set(opening.seed_shares) != set(state.survivors) or set(opening.key_shares) != set(dropped):
+            raise RefusedError(f"the server got shares of client {sender} for other clients than it asked for")
+    secrets = _recovered(spec, openings)
+    assert state.total is not None
+    total = state.total.copy()
+    for owner in state.survivors:
+        if committed(spec, owner, secrets[owner]) != state.roster[owner].commitment:
+            raise RefusedError(f"the shares of client {owner}'s seed are not those that it made: one was altered")
+        total -= self_mask(spec, owner, secrets[owner])
+    for owner in dropped:
+        if ciphers.public_key(secrets[owner]) != state.roster[owner].mask_key:
+            raise RefusedError(f"the shares of client {owner}'s mask key are not those that it made: one was altered")
+        for peer in state.survivors:
+            # what the peer added for the owner is the negative of this
+            total += pair_mask(spec, secrets[owner], owner, peer, state.roster[peer].mask_key)
+    return replace(state, stage="done", total=total), {}
+
+
+def _recovered(spec: SecAggSpec, openings: Mapping[int, Opening]) -> dict[int, bytes]:
+    """The opened secret of each client: seed of a survivor, mask key of a dropped one.
+
+    All in one interpolation, because all were shared at the same points; padded as the client's split is.
+    """
+    first = next(iter(openings.values()))
+    owners = [*first.seed_shares, *first.key_shares]
+    room = padded(spec.clients)
+    points = np.zeros(room, np.uint32)
+    shares = np.zeros((room, room, prime_field.LIMBS), np.uint32)
+    for row, (sender, opening) in enumerate(openings.items()):
+        points[row] = sender + 1
+        opened = {**opening.seed_shares, **opening.key_shares}
+        for column, owner in enumerate(owners):
+            limbs = np.frombuffer(opened[owner], "<u4") if len(opened[owner]) == SHARE_BYTES else None
+            if limbs is None or limbs.max() >= prime_field.PRIME:
+                raise RefusedError(f"the server got a share of client {owner} from client {sender} that is none")
+            shares[row, column] = limbs
+    flat = jnp.asarray(shares.reshape(room, -1))
+    limbs = np.asarray(prime_field.combine(flat, jnp.asarray(points), spec.threshold))
+    secrets = {}
+    for owner, row in zip(owners, limbs.reshape(room, -1), strict=False):
+        try:
+            secrets[owner] = prime_field.limbs_to_secret(row)
+        except ValueError:
+            raise RefusedError(f"the shares of client {owner} combine to no secret: one was altered") from None
+    return secrets
