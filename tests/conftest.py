@@ -1,5 +1,6 @@
 """Strict settings for every test: typed shapes, no silent broadcasting, reproducible keys."""
 
+import gc
 import os
 import zlib
 from pathlib import Path
@@ -21,6 +22,21 @@ settings.register_profile(
     "modicum", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("modicum")
+
+
+def _mappings():
+    """Memory mappings of this process, of which Linux allows 65,530; every compiled program takes some."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_mappings():
+    """Programs are dropped before they are too many: beyond that, XLA ends the process by a segmentation fault."""
+    yield
+    if _mappings() > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
