@@ -9,11 +9,12 @@ cut off, of its last part. On a GPU: `--tasks "cifar10, VGG-11"`.
 """
 
 import argparse
-import json
 import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from accuracy import add, read
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "spiking-accuracy.json"
@@ -144,24 +145,16 @@ def names(arguments: argparse.Namespace) -> list[tuple[str, str, int]]:
 def main() -> None:
     """Measures the cells that are missing."""
     arguments, began = flags(), time.monotonic()
-    from modicum.train import report
-
-    def kept() -> dict[str, Any]:
-        return json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
-
-    def keep(name: str, cell: dict[str, Any]) -> None:
-        report.write_json(arguments.results, dict(sorted({**kept(), name: cell}.items())))
-
     if arguments.overrides == ["memory"]:
-        keep("mnist, pixels | memory", memory(64))
+        add(arguments.results, "mnist, pixels | memory", memory(64))
         return
     for task, neuron, seed in names(arguments):
         name = f"{task} | {neuron} | {seed}"
-        if name in kept() or time.monotonic() - began > 60 * arguments.minutes:
+        if name in read(arguments.results) or time.monotonic() - began > 60 * arguments.minutes:
             continue
         folder = arguments.runs / re.sub(r"[^a-z0-9]+", "-", name.lower())
         cell = measure(TASKS[task], neuron, [*arguments.overrides, f"seed={seed}"], folder)
-        keep(name, cell)
+        add(arguments.results, name, cell)
         print(
             f"{name}: {100 * cell['test_accuracy']:.2f}%, {cell['seconds']} s, {cell['cpu_seconds']} of CPU", flush=True
         )

@@ -15,26 +15,12 @@ from modicum.analog import (
     drift,
     faults,
     fold,
-    integer_product,
     program,
     read,
-    reading_spec,
     simulate,
 )
-from tests.analog.oracle import draw_codes, draw_levels, read_all, stick, store, whole
-
-ROWS, COLUMNS, VECTORS = 13, 3, 4
-
-
-def case(spec, seed=0):
-    rng = np.random.default_rng(seed)
-    return draw_levels(rng, ROWS, COLUMNS, spec), draw_codes(rng, VECTORS, ROWS, spec)
-
-
-def product(chip, codes, spec, path=None):
-    limbs = integer_product(chip, jnp.asarray(codes, jnp.int32), spec, path)
-    return whole(limbs, reading_spec(chip, spec), codes.shape[1])
-
+from tests.analog.cases import case, product
+from tests.analog.oracle import read_all, stick, store
 
 # stuck cells
 

@@ -13,23 +13,10 @@ from modicum.analog import (
     read,
     read_noise,
     read_path,
-    reading_spec,
     transitions,
 )
-from tests.analog.oracle import convert_one, draw_codes, draw_levels, read_all, store, whole
-
-ROWS, COLUMNS, VECTORS = 13, 3, 4
-
-
-def case(spec, seed=0):
-    rng = np.random.default_rng(seed)
-    return draw_levels(rng, ROWS, COLUMNS, spec), draw_codes(rng, VECTORS, ROWS, spec)
-
-
-def product(chip, codes, spec, path=None, key=None):
-    limbs = integer_product(chip, jnp.asarray(codes, jnp.int32), spec, path, key)
-    return whole(limbs, reading_spec(chip, spec), codes.shape[1])
-
+from tests.analog.cases import COLUMNS, VECTORS, case, product
+from tests.analog.oracle import convert_one, read_all, store
 
 # read noise
 

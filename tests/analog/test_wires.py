@@ -54,6 +54,18 @@ def test_within_one_percent_of_the_nodal_solution(rows, columns, ratio, bound, k
         assert current_error(first, exact, conductance) > 3 * current_error(got, exact, conductance)
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "ratio", "stated"), [(64, 64, 1e-4, 0.004), (8, 128, 1e-4, 0.04), (8, 128, 3e-5, 0.007)]
+)
+def test_the_errors_that_the_docstring_states(rows, columns, ratio, stated):
+    conductance = array_of("full", rows, columns)
+    exact = effective(conductance, ratio)
+    got = np.asarray(ir_drop(jnp.asarray(conductance, jnp.float32), ratio), np.float64)
+    assert stated / 1.2 < current_error(got, exact, conductance) <= stated
+    if rows == columns:
+        assert 0.08 < current_error(conductance * (2 - conductance / got), exact, conductance) < 0.095
+
+
 def test_exact_to_first_order_also_behind_rows_that_are_off():
     conductance = array_of("uniform", 12, 5)
     below = np.where(np.arange(12)[:, None] < 9, 0.0, conductance)  # nine rows of cells switched off before three

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modicum import constraints, federated
+from modicum import constraints
 from modicum.constraints import (
     MEST_8,
     PCONV_4,
     BlockColumnRow,
     Channels,
+    Hankel,
     Kernels,
     Levels,
     NaturalPatterns,
@@ -25,7 +26,6 @@ from modicum.constraints import (
     split,
 )
 from modicum.core import Bytes, Constraint, Packed
-from modicum.federated import Hankel
 
 CONV, DENSE = (3, 3, 5, 6), (10, 7)
 
@@ -97,7 +97,7 @@ def same(a, b):
 
 
 def test_every_exported_constraint_is_registered():
-    exported = [getattr(package, name) for package in (constraints, federated) for name in package.__all__]
+    exported = [getattr(constraints, name) for name in constraints.__all__]
     kinds = {kind for kind in exported if isinstance(kind, type) and hasattr(kind, "project")}
     assert kinds == {type(constraint) for constraint, _ in REGISTRY.values()}
     assert Nest in kinds

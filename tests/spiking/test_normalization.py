@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modicum import models
-from modicum.spiking import Layer, Normalized, activity_report, batch_moments, fold, multi_step, networks
+from modicum.spiking import Layer, Normalized, activity_report, batch_moments, fold, init, multi_step, networks
 from modicum.spiking.populations import LIF
 from modicum.spiking.synapses import Convolution, Dense
 from modicum.train import DataConfig, Experiment, OptimizerConfig, train
@@ -22,10 +22,17 @@ IMAGES = jax.random.normal(jax.random.key(0), (5, 8, 8, 2))
 
 def params():
     """Scales and shifts away from their initial values, that their gradients count."""
-    made = networks.SpikingClassifier(LAYERS, steps=3, order="layer").init(jax.random.key(1), IMAGES)["params"]
-    entries = [{"neuron": (), **made[f"layer_{number}"]} for number in range(len(LAYERS))]
+    entries = init(jax.random.key(1), LAYERS, IMAGES.shape[1:])
     keys = iter(jax.random.split(jax.random.key(2), 100))
     return jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), entries)
+
+
+def test_the_chain_starts_alike_alone_and_in_a_classifier():
+    model = networks.SpikingClassifier(LAYERS, steps=3, order="layer")
+    made = model.init(jax.random.key(1), IMAGES)["params"]
+    alone = init(jax.random.key(1), LAYERS, IMAGES.shape[1:])
+    for number, entry in enumerate(alone):
+        assert jax.tree.map(jnp.shape, made[f"layer_{number}"]["synapse"]) == jax.tree.map(jnp.shape, entry["synapse"])
 
 
 def convolved(images, kernel):

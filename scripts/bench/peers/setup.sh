@@ -5,8 +5,7 @@
 # XLA and IREE run in the project's own environment (pip install modicum[iree]).
 set -uo pipefail
 cd "$(dirname "$0")/../../.."
-source scripts/setup.sh
-root=${MODICUM_PEERS:-$PWD/../env}
+source scripts/bench/peers/environment.sh
 
 # Pins are those that the published figures were measured with.
 packages_of() {
@@ -24,28 +23,13 @@ packages_of() {
   esac
 }
 
-# peer NAME PYTHON: reused when its packages are those asked for.
 peer() {
-  local name=$1 python=$2 folder=$root/peers-$1 packages
-  packages=$(packages_of "$name") || {
-    echo "peers: $name must be one of onnx, litert, mnn, ncnn, torch, deepsparse" >&2
+  local packages
+  packages=$(packages_of "$1") || {
+    echo "peers: $1 must be one of onnx, litert, mnn, ncnn, torch, deepsparse" >&2
     return 1
   }
-  if [ "$(cat "$folder/modicum-stamp" 2>/dev/null)" = "$packages" ]; then
-    echo "peers: $name is ready in $folder"
-    return 0
-  fi
-  rm -rf "$folder"
-  # $packages is a list of words
-  # shellcheck disable=SC2086
-  if mkdir -p "$root" && "$python" -m venv "$folder" &&
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check $packages >"$folder/install.log" 2>&1; then
-    echo "$packages" >"$folder/modicum-stamp"
-    echo "peers: $name is ready in $folder"
-  else
-    echo "peers: $name is left out, its packages do not install (see $folder/install.log)" >&2
-    return 1
-  fi
+  peer_environment "$1" "$python" "$packages"
 }
 
 if ! python=$(modicum_python 11); then
@@ -55,6 +39,6 @@ fi
 [ $# -gt 0 ] || set -- onnx litert mnn ncnn torch deepsparse
 failed=0
 for name in "$@"; do
-  peer "$name" "$python" || failed=1
+  peer "$name" || failed=1
 done
 exit $failed

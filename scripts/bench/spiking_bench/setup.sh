@@ -4,8 +4,7 @@
 #   scripts/bench/spiking_bench/setup.sh [torch-snn] [spyx]
 set -uo pipefail
 cd "$(dirname "$0")/../../.."
-source scripts/setup.sh
-root=${MODICUM_PEERS:-$PWD/../env}
+source scripts/bench/peers/environment.sh
 
 # Pins are those that the published figures were measured with.
 packages_of() {
@@ -26,35 +25,16 @@ minors_of() {
   esac
 }
 
-# peer NAME: reused when its packages are those asked for.
 peer() {
-  local name=$1 folder=$root/peers-$1 packages python="" minor
-  packages=$(packages_of "$name") || {
-    echo "peers: $name must be torch-snn or spyx" >&2
+  local packages python="" minor
+  packages=$(packages_of "$1") || {
+    echo "peers: $1 must be torch-snn or spyx" >&2
     return 1
   }
-  if [ "$(cat "$folder/modicum-stamp" 2>/dev/null)" = "$packages" ]; then
-    echo "peers: $name is ready in $folder"
-    return 0
-  fi
-  for minor in $(minors_of "$name"); do
+  for minor in $(minors_of "$1"); do
     python=$(modicum_python "$minor") && break
   done
-  if [ -z "$python" ]; then
-    echo "peers: $name is left out, it needs Python 3.$(minors_of "$name" | sed 's/ / or 3./g')" >&2
-    return 1
-  fi
-  rm -rf "$folder"
-  # $packages is a list of words
-  # shellcheck disable=SC2086
-  if mkdir -p "$root" && "$python" -m venv "$folder" &&
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check $packages >"$folder/install.log" 2>&1; then
-    echo "$packages" >"$folder/modicum-stamp"
-    echo "peers: $name is ready in $folder"
-  else
-    echo "peers: $name is left out, its packages do not install (see $folder/install.log)" >&2
-    return 1
-  fi
+  peer_environment "$1" "$python" "$packages" "Python 3.$(minors_of "$1" | sed 's/ / or 3./g')"
 }
 
 [ $# -gt 0 ] || set -- torch-snn spyx

@@ -187,5 +187,5 @@ def tables(results: Path, percent: Callable[[list[float]], str], interval: Calla
             parts.append(make(json.loads(path.read_text())))
     path = results / "spiking-accuracy.json"
     if path.exists():
-        parts.append(accuracy_table(json.loads(path.read_text()), percent, interval))
+        parts.append(accuracy_table(json.loads(path.read_text())["cells"], percent, interval))
     return "\n\n".join(part for part in parts if part)

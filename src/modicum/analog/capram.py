@@ -1,6 +1,5 @@
 """The charge-domain SRAM macro as a device for any network."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ from modicum.analog.charge import ChargeChip, program, read
 from modicum.analog.charge_calibration import calibrate
 from modicum.analog.charge_cost import CAPRAM, Macro, cost
 from modicum.analog.charge_spec import ChargeSpec
-from modicum.analog.simulate import Device
+from modicum.analog.simulate import Device, changed
 from modicum.core import Key
 
 
@@ -36,12 +35,8 @@ def capram(
 
     Reference: Chen et al., CAP-RAM, IEEE JSSC 2021, section IV-B.3.
     """
-    base = ChargeSpec() if spec is None else spec
-    unknown = set(changes) - set(base.__dataclass_fields__)
-    if unknown:
-        raise ValueError(f"capram takes the fields {', '.join(base.__dataclass_fields__)}, got {min(unknown)!r}")
-    programming = _program_calibrated if calibrated else program
-    return Device(replace(base, **changes), programming, read, partial(cost, macro=macro))
+    chosen = changed("capram", ChargeSpec() if spec is None else spec, changes)
+    return Device(chosen, _program_calibrated if calibrated else program, read, partial(cost, macro=macro))
 
 
 def _program_calibrated(key: Key, weights: Float[Array, " k n"], spec: ChargeSpec) -> ChargeChip:

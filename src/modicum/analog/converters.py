@@ -154,6 +154,14 @@ def passes_gradient(inputs: Float[Array, " *b"], spec: CrossbarSpec) -> Array:
     return jnp.logical_and(inputs >= lowest, inputs <= highest)
 
 
+def straight_through(
+    weights: Float[Array, " k n"], inputs: Float[Array, " b k"], cotangent: Float[Array, " b n"], spec: CrossbarSpec
+) -> tuple[Float[Array, " k n"], Float[Array, " b k"]]:
+    """Cotangents of weights and inputs as if `clip(inputs) @ weights` were computed, where `clip` keeps to codes."""
+    to_weights = clip_inputs(inputs, spec).T @ cotangent
+    return to_weights, jnp.where(passes_gradient(inputs, spec), cotangent @ weights.T, 0.0)
+
+
 def largest_fragment(spec: CrossbarSpec) -> int:
     """Bound of what one fragment adds per input bit, in weight levels."""
     if spec.linear:

@@ -55,10 +55,7 @@ def _forward(
 
 
 def _backward(spec: CrossbarSpec, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None, None]:
-    weights, inputs = residuals
-    to_weights = converters.clip_inputs(inputs, spec).T @ cotangent
-    to_inputs = jnp.where(converters.passes_gradient(inputs, spec), cotangent @ weights.T, 0.0)
-    return to_weights, to_inputs, None, None
+    return *converters.straight_through(*residuals, cotangent, spec), None, None
 
 
 _straight_through.defvjp(_forward, _backward)

@@ -2,9 +2,9 @@
 
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jaxtyping import Array
@@ -14,6 +14,8 @@ from modicum.analog.cost import FORMS, Architecture, activity, cost
 from modicum.analog.crossbar import read
 from modicum.analog.spec import CrossbarSpec
 from modicum.core import Key, MatmulForm, Params, Site, matmul_form, rewrite
+
+Spec = TypeVar("Spec", bound=Any)
 
 
 class Device(NamedTuple):
@@ -49,12 +51,21 @@ def crossbar(spec: CrossbarSpec | None = None, *, architecture: Architecture = F
         >>> crossbar(fragment=9, weight_bits=4).spec.cells
         2
     """
-    base = CrossbarSpec() if spec is None else spec
-    unknown = set(changes) - set(base.__dataclass_fields__)
+    chosen = changed("crossbar", CrossbarSpec() if spec is None else spec, changes)
+    return Device(chosen, program, read, partial(cost, architecture=architecture), activity)
+
+
+def changed(name: str, spec: Spec, changes: dict[str, Any]) -> Spec:
+    """The spec with some fields replaced; `name` is the device's, for the message.
+
+    Raises:
+        ValueError: for an unknown field or a number out of its range.
+    """
+    known = [field.name for field in fields(spec)]
+    unknown = set(changes) - set(known)
     if unknown:
-        raise ValueError(f"crossbar takes the fields {', '.join(base.__dataclass_fields__)}, got {min(unknown)!r}")
-    priced = partial(cost, architecture=architecture)
-    return Device(replace(base, **changes), program, read, priced, activity)
+        raise ValueError(f"{name} takes the fields {', '.join(known)}, got {min(unknown)!r}")
+    return replace(spec, **changes)
 
 
 def pick(device: Devices, site: Site) -> Device | None:

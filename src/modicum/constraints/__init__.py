@@ -7,6 +7,7 @@ Every member has `project`, `violation`, `gain`, `fit`, `chart`, `encode` and `d
 from modicum.constraints.blocks import BlockColumnRow
 from modicum.constraints.chart import Box
 from modicum.constraints.grid import best_scale
+from modicum.constraints.hankel import Hankel, hankel_numbers, hankel_product, hankel_ratio, hankel_weight
 from modicum.constraints.levels import Levels
 from modicum.constraints.nest import Nest, by_path, nest
 from modicum.constraints.patterns import (
@@ -29,6 +30,7 @@ __all__ = [
     "BlockColumnRow",
     "Box",
     "Channels",
+    "Hankel",
     "Kernels",
     "Levels",
     "Library",
@@ -42,6 +44,10 @@ __all__ = [
     "Unified",
     "best_scale",
     "by_path",
+    "hankel_numbers",
+    "hankel_product",
+    "hankel_ratio",
+    "hankel_weight",
     "natural_library",
     "nest",
     "pattern_space",

@@ -2,15 +2,12 @@
 
 from modicum.federated import ciphers, field, secagg
 from modicum.federated.fixed_point import Encoded, FixedPointSpec, decode, decode_exact, encode, ring_sum
-from modicum.federated.hankel import Hankel, HankelBuild, hankel_numbers, hankel_product, hankel_ratio, hankel_weight
 from modicum.federated.masks import chacha20_words, key_words, mask_words, openssl_words
 from modicum.federated.secagg_messages import RefusedError, SecAggSpec
 
 __all__ = [
     "Encoded",
     "FixedPointSpec",
-    "Hankel",
-    "HankelBuild",
     "RefusedError",
     "SecAggSpec",
     "chacha20_words",
@@ -19,10 +16,6 @@ __all__ = [
     "decode_exact",
     "encode",
     "field",
-    "hankel_numbers",
-    "hankel_product",
-    "hankel_ratio",
-    "hankel_weight",
     "key_words",
     "mask_words",
     "openssl_words",

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, UInt32
 
 from modicum.core import check
-from modicum.federated.masks import mask_words
+from modicum.federated.masks import check_bytes, mask_words
 
 PRIME = 2**31 - 1
 """The Mersenne prime that the field is built on."""
@@ -197,8 +197,7 @@ def secret_to_limbs(secret: bytes) -> UInt32[np.ndarray, " 9"]:
     Raises:
         ValueError: unless it has 32 bytes.
     """
-    if len(secret) != 32:
-        raise ValueError(f"secret must be 32 bytes, got {len(secret)}")
+    check_bytes(32, secret=secret)
     number = int.from_bytes(secret, "little")
     return np.array([number >> LIMB_BITS * at & (2**LIMB_BITS - 1) for at in range(LIMBS)], np.uint32)
 

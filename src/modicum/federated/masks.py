@@ -99,8 +99,8 @@ def openssl_words(key: bytes, count: int, nonce: bytes = ZERO_NONCE, counter: in
         ImportError: without the extra `federated`.
     """
     _check_length(count, counter)
-    _check_bytes(32, key=key)
-    _check_bytes(12, nonce=nonce)
+    check_bytes(32, key=key)
+    check_bytes(12, nonce=nonce)
     return np.frombuffer(chacha20_stream(key, counter.to_bytes(4, "little") + nonce, 4 * count), "<u4").astype(
         np.uint32
     )
@@ -125,7 +125,7 @@ def mask_words(key: bytes, count: int, backend: str = "openssl") -> UInt32[np.nd
 
 def key_words(key: bytes) -> UInt32[Array, " 8"]:
     """32 bytes as the eight little-endian words that `chacha20_words` takes."""
-    _check_bytes(32, key=key)
+    check_bytes(32, key=key)
     return jnp.asarray(np.frombuffer(key, "<u4").astype(np.uint32))
 
 
@@ -134,7 +134,7 @@ def _check_length(count: int, counter: int) -> None:
     check.integer(0, (2**32 - counter) * _WORDS, count=count)
 
 
-def _check_bytes(length: int, **named: bytes) -> None:
+def check_bytes(length: int, **named: bytes) -> None:
     """Each value has that many bytes; the message does not show them, for they may be secret."""
     for name, value in named.items():
         if len(value) != length:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from modicum.spiking import cotangents, grid
 from modicum.spiking.layers import Layer, PackableNeuron
-from modicum.spiking.synapses import differentiable
+from modicum.spiking.synapses import computed_after, differentiable
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ def run(
 
     `packed` is one custom derivative for the whole chain, since the spikes between two layers are to be kept as bits.
     """
-    if not jnp.issubdtype(inputs.dtype, jnp.floating):
-        inputs = inputs.astype(jnp.float32)
+    inputs = grid.floating(inputs)
     if residuals == "packed":
         return _packed(_Chain(layers, steps), weights, inputs, states)
     after, spikes = [], inputs
@@ -87,7 +86,7 @@ def _record(neuron: PackableNeuron, params: Any, currents: Array, state: Any) ->
 
     def step(state: Any, current: Array) -> tuple[Any, Array, Any]:
         state, spikes, residual = neuron.record(params, state, current)
-        return state, spikes, grid.pack(residual, neuron.residual_bits) if neuron.residual_bits else residual
+        return state, spikes, grid.noted(residual, neuron.residual_bits)
 
     steps = currents.shape[0]
     note_shapes = jax.eval_shape(step, state, currents[0])[2]
@@ -110,11 +109,7 @@ def _room(shape: tuple[int, ...], dtype: Any, after: Array) -> Array:
     `jax.lax.scan` starts from zeros that depend on nothing, which XLA's CPU scheduler lays out for all layers in
     advance, and keeps them all.
     """
-    return jnp.broadcast_to((0 * after[(0,) * after.ndim]).astype(dtype), shape)
-
-
-def _recall(neuron: PackableNeuron, notes: Any, length: int) -> Any:
-    return grid.unpack(notes, neuron.residual_bits, length) if neuron.residual_bits else notes
+    return jnp.broadcast_to(computed_after(after, jnp.zeros((), dtype)), shape)
 
 
 def _packed_fwd(chain: _Chain, weights: Any, inputs: Array, states: tuple) -> tuple[Any, Any]:
@@ -134,7 +129,9 @@ def _packed_bwd(chain: _Chain, kept: Any, given: Any) -> tuple[Any, Array, tuple
         )
         if number:
             neuron: Any = chain.layers[number - 1].neuron
-            spikes = neuron.spikes(_recall(neuron, notes[number - 1], _width(after_cotangents[number - 1])))
+            spikes = neuron.spikes(
+                grid.recalled(notes[number - 1], neuron.residual_bits, _width(after_cotangents[number - 1]))
+            )
         else:
             spikes = inputs
         repeats = chain.steps if number == 0 else None
@@ -161,7 +158,8 @@ def _neuron_back(
     def body(done: Array, carry: tuple) -> tuple:
         state_cotangent, total, currents = carry
         number = steps - 1 - done
-        residual = _recall(neuron, jax.tree.map(lambda whole: whole[number], notes), length)
+        now = jax.tree.map(lambda whole: whole[number], notes)
+        residual = grid.recalled(now, neuron.residual_bits, length)
         part, state_cotangent, current = neuron.backward(params, residual, state_cotangent, cotangent[number])
         return state_cotangent, cotangents.added(total, part), currents.at[number].set(current)
 

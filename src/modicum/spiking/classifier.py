@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num
 
 from modicum.core import Key, Params, check
 from modicum.spiking.coding import latency_code
-from modicum.spiking.layers import Layer
+from modicum.spiking.layers import Layer, init_layer, shape_after
 from modicum.spiking.normalization import Normalized, Statistics, batch_moments
 from modicum.spiking.synapses import Dense
 from modicum.spiking.unrolled import ORDERS, RESIDUALS, multi_step
@@ -97,7 +97,7 @@ class SpikingClassifier(nn.Module):
         for number, layer in enumerate(self.layers):
             entry: Any = self.param(f"layer_{number}", functools.partial(_init_layer, layer, number), shape)
             params.append({"neuron": layer.neuron.init_params(), **entry})
-            shape = _shape_after(layer, entry["synapse"], shape)
+            shape = shape_after(layer, entry["synapse"], shape)
         used = self._with_statistics(params, spikes, steps, training)
         outputs, _ = multi_step(self.layers, used, spikes, residuals=self.residuals, order=self.order, steps=steps)
         return outputs.mean(0)
@@ -146,19 +146,8 @@ def _no_statistics(features: int) -> Statistics:
 
 
 def _init_layer(layer: Layer, number: int, key: Key, shape: tuple[int, ...]) -> dict[str, Params]:
-    if not hasattr(layer.synapse, "init"):
-        raise ValueError(f"synapse of layer {number} must have a method init, got {layer.synapse!r}")
-    trained = layer.neuron.init_params()
-    entry = {"synapse": layer.synapse.init(key, shape)}
-    return {**entry, "neuron": trained} if jax.tree.leaves(trained) else entry
-
-
-def _shape_after(layer: Layer, params: Params, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of the layer's current at one time step, without the batch axis."""
-    weights = layer.synapse.prepare(params) if hasattr(layer.synapse, "prepare") else params
-    if layer.over_time:
-        return jax.eval_shape(layer.synapse, weights, jax.ShapeDtypeStruct((1, 1, *shape), jnp.float32)).shape[2:]
-    return jax.eval_shape(layer.synapse, weights, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
+    """The layer's parameters, without an entry for neurons that train nothing."""
+    return {name: params for name, params in init_layer(key, layer, number, shape).items() if jax.tree.leaves(params)}
 
 
 def _cropped(inputs: Array, side: int) -> Array:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from modicum.core import Key, Params, check
 from modicum.spiking.by_layer import packed_neuron
 from modicum.spiking.coupled import Streams, reversible_sequence
+from modicum.spiking.grid import dyadic
 from modicum.spiking.layers import PackableNeuron
 from modicum.spiking.populations import LIF
 from modicum.spiking.synapses import Convolution, Dense, differentiable
@@ -82,7 +83,7 @@ class ReversibleSpikingResNet(nn.Module):
         stem = Convolution(features=2 * self.widths[0], grid_bits=_GRID_BITS, standardize=True, bias=True)
         params = self.param("stem", stem.init, images.shape[1:])
         current = differentiable(stem)(stem.prepare(params), images)
-        streams = jnp.broadcast_to(_on_grid(current)[None], (self.steps, *current.shape))
+        streams = jnp.broadcast_to(dyadic(current, _GRID_BITS)[None], (self.steps, *current.shape))
         for number, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
             if number:
                 streams = self._halved(f"down_{number}", streams, 2 * width)
@@ -108,12 +109,6 @@ class ReversibleSpikingResNet(nn.Module):
         synapse = Convolution(features=width, pool=2, grid_bits=_GRID_BITS, standardize=True, gain=1.4)
         spikes = _fire(self.neuron, streams)
         return _over_steps(synapse, self.param(name, synapse.init, spikes.shape[2:]), spikes)
-
-
-def _on_grid(current: Array) -> Array:
-    """Real currents rounded to the grid, so that what is added to them can be subtracted exactly."""
-    step = 2.0**-_GRID_BITS
-    return current + jax.lax.stop_gradient(jnp.round(current / step) * step - current)
 
 
 def _power_of_two(value: float) -> float:
@@ -193,7 +188,7 @@ class SpikingTransformer(nn.Module):
         check.divides(self.heads, width=self.width)
         check.divides(self.patch, height=images.shape[1], columns=images.shape[2])
         tokens = self._tokens(images)
-        streams = jnp.broadcast_to(_on_grid(tokens)[None], (self.steps, *tokens.shape))
+        streams = jnp.broadcast_to(dyadic(tokens, _GRID_BITS)[None], (self.steps, *tokens.shape))
         halves = Streams(streams[..., : self.width], streams[..., self.width :])
         params = (
             self._branch_params("attention", dict.fromkeys(("query", "key", "value", "out"), (self.width,) * 2)),

@@ -1,6 +1,7 @@
 """Numbers that sum exactly: dyadic grids, and small codes packed into bytes."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,11 @@ def _codes_per_byte(bits: int) -> int:
     return 8 // bits
 
 
+def floating(values: Array) -> Array:
+    """The values as they are where they are floating, else as float32: what comes in may be whole counts."""
+    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
+
+
 def pack(codes: UInt8[Array, " *b n"], bits: int) -> UInt8[Array, " *b m"]:
     """Codes of 1, 2, 4 or 8 bits side by side in bytes, along the last axis, the first in the lowest bits.
 
@@ -94,6 +100,16 @@ def pack(codes: UInt8[Array, " *b n"], bits: int) -> UInt8[Array, " *b m"]:
     for place in range(1, each):
         packed = packed | (groups[..., place] << (bits * place))
     return packed
+
+
+def noted(note: Any, bits: int) -> Any:
+    """What a backward pass is to read, packed where it is a code of `bits` bits; as it is where `bits` is 0."""
+    return pack(note, bits) if bits else note
+
+
+def recalled(note: Any, bits: int, length: int) -> Any:
+    """The inverse of `noted`, of rows of `length` codes."""
+    return unpack(note, bits, length) if bits else note
 
 
 def unpack(packed: UInt8[Array, " *b m"], bits: int, length: int) -> UInt8[Array, " *b n"]:

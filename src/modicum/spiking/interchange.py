@@ -209,10 +209,7 @@ def _neuron_nodes(nir: Any, number: int, neuron: Any, params: Any, shape: tuple[
             f"neuron of layer {number} must be LIF, IF, ParametricLIF or Readout to be written as NIR, got {kind}: "
             f"take {_INSTEAD.get(kind, 'LIF')} instead"
         )
-    if isinstance(neuron, ParametricLIF):
-        leak = float(jax.nn.sigmoid(params["raw_leak"]))
-    else:
-        leak = float(neuron.leak) if isinstance(neuron, LIF) else 1.0
+    leak = float(jax.nn.sigmoid(params["raw_leak"]) if isinstance(neuron, ParametricLIF) else neuron.leak)
     if leak == 0 and clock.discretization == "exponential":
         raise ValueError(f"leak of layer {number} must be above 0 with discretization='exponential', got {leak}")
     numbers = clock.numbers(leak, float(neuron.threshold))

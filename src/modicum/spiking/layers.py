@@ -164,13 +164,32 @@ def init(key: Key, layers: Sequence[Layer], shape: tuple[int, ...]) -> tuple[dic
     """
     params = []
     for number, (layer, layer_key) in enumerate(zip(layers, jax.random.split(key, len(layers)), strict=True)):
-        if not hasattr(layer.synapse, "init"):
-            raise ValueError(f"synapse of layer {number} must have a method init, got {layer.synapse!r}")
-        synapse = layer.synapse.init(layer_key, shape)
-        params.append({"synapse": synapse, "neuron": layer.neuron.init_params()})
-        example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        shape = jax.eval_shape(layer.synapse, _prepared_synapse(layer, synapse), example).shape[1:]
+        params.append(init_layer(layer_key, layer, number, shape))
+        shape = shape_after(layer, params[-1]["synapse"], shape)
     return tuple(params)
+
+
+def init_layer(key: Key, layer: Layer, number: int, shape: tuple[int, ...]) -> dict[str, Params]:
+    """Initial parameters of one layer, `{"synapse": ..., "neuron": ...}`; arguments as of `init`, and its number.
+
+    Raises:
+        ValueError: if the synapse has no `init`, or does not fit the shape.
+    """
+    if not hasattr(layer.synapse, "init"):
+        raise ValueError(f"synapse of layer {number} must have a method init, got {layer.synapse!r}")
+    return {"synapse": layer.synapse.init(key, shape), "neuron": layer.neuron.init_params()}
+
+
+def shape_after(layer: Layer, params: Params, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the layer's current at one time step, for spikes of `shape`, both without the batch axis."""
+    return _current_shape(layer, _prepared_synapse(layer, params), (1, *shape))[1:]
+
+
+def _current_shape(layer: Layer, weight: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the current of one time step, for spikes of `shape`, both with the batch axis."""
+    if layer.over_time:
+        return jax.eval_shape(layer.synapse, weight, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
+    return jax.eval_shape(layer.synapse, weight, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
 
 
 def _prepared_synapse(layer: Layer, params: Params) -> Any:
@@ -193,16 +212,10 @@ def prepared(layers: Sequence[Layer], params: Sequence[dict[str, Params]]) -> tu
 
 def init_states(layers: Sequence[Layer], weights: Sequence[tuple[Any, Any]], batch: Any) -> tuple[Any, ...]:
     """The states before the first step, for inputs of one step like `batch` (an array or its shape and dtype)."""
-    states, example = [], jax.ShapeDtypeStruct(batch.shape, jnp.float32)
+    states, shape = [], batch.shape
     for layer, (weight, _) in zip(layers, weights, strict=True):
-        if layer.over_time:
-            sequence = jax.ShapeDtypeStruct((1, *example.shape), jnp.float32)
-            current = jax.eval_shape(layer.synapse, weight, sequence)
-            shape = current.shape[1:]
-        else:
-            shape = jax.eval_shape(layer.synapse, weight, example).shape
+        shape = _current_shape(layer, weight, shape)
         states.append(layer.neuron.init_state(shape))
-        example = jax.ShapeDtypeStruct(shape, jnp.float32)
     return tuple(states)
 
 

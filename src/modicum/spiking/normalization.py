@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from modicum.core import Key, Params, check
-from modicum.spiking import by_layer
+from modicum.spiking import by_layer, grid
 from modicum.spiking.layers import Layer, init_states, prepared
 from modicum.spiking.synapses import Convolution, Dense, differentiable
 
@@ -116,8 +116,7 @@ def batch_moments(
         steps: likewise.
     """
     weights, found = prepared(layers, params), {}
-    spikes = jnp.broadcast_to(inputs[None], (steps, *inputs.shape)) if steps else inputs
-    spikes = spikes if jnp.issubdtype(spikes.dtype, jnp.floating) else spikes.astype(jnp.float32)
+    spikes = grid.floating(jnp.broadcast_to(inputs[None], (steps, *inputs.shape)) if steps else inputs)
     states = init_states(layers, weights, jax.ShapeDtypeStruct(spikes.shape[1:], jnp.float32))
     for number, (layer, weight, state) in enumerate(zip(layers, weights, states, strict=True)):
         if isinstance(layer.synapse, Normalized):

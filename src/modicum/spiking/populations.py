@@ -1,6 +1,6 @@
 """Integrate-and-fire neurons as parts of a network, with a backward pass that remembers only a few bits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
@@ -155,8 +155,8 @@ class LIF:
 
 
 @dataclass(frozen=True)
-class IF:
-    """Integrate-and-fire neurons that forget nothing: `LIF` with leak 1, and everything that has.
+class IF(LIF):
+    """Integrate-and-fire neurons that forget nothing: `LIF` with leak 1.
 
     Args:
         threshold: in units of potential, finite, above 0. A power of two makes products with it exact.
@@ -168,58 +168,4 @@ class IF:
         ValueError: for a number out of its range.
     """
 
-    threshold: float = 1.0
-    reset: str = "soft"
-    detach_reset: bool = False
-    surrogate: Surrogate = DEFAULT
-
-    def __post_init__(self) -> None:
-        self.leaky()
-
-    def leaky(self) -> LIF:
-        """The same neuron as a `LIF`."""
-        return LIF(1.0, self.threshold, self.reset, self.detach_reset, self.surrogate)
-
-    def init_params(self) -> tuple[()]:
-        """Nothing to train."""
-        return ()
-
-    def init_state(self, shape: tuple[int, ...]) -> LifState:
-        """Potentials of 0, float32."""
-        return self.leaky().init_state(shape)
-
-    def step(
-        self, params: tuple[()], state: LifState, current: Float[Array, " *n"]
-    ) -> tuple[LifState, Float[Array, " *n"]]:
-        """One time step, `integrate_and_fire`."""
-        return self.leaky().step(params, state, current)
-
-    @property
-    def packable(self) -> bool:
-        """Whether `record` and `backward` exist (see `LIF`)."""
-        return self.leaky().packable
-
-    @property
-    def residual_bits(self) -> int:
-        """Bits in which a residual can be packed (see `LIF`)."""
-        return self.leaky().residual_bits
-
-    def record(
-        self, params: tuple[()], state: LifState, current: Float[Array, " *n"]
-    ) -> tuple[LifState, Float[Array, " *n"], UInt8[Array, " *n"]]:
-        """`step`, and the byte per neuron that `backward` needs (see `LIF.record`)."""
-        return self.leaky().record(params, state, current)
-
-    def spikes(self, residual: UInt8[Array, " *n"]) -> Float[Array, " *n"]:
-        """The spikes of a step, float32, from its residual."""
-        return self.leaky().spikes(residual)
-
-    def backward(
-        self,
-        params: tuple[()],
-        residual: UInt8[Array, " *n"],
-        state_cotangent: LifState,
-        spikes_cotangent: Float[Array, " *n"],
-    ) -> tuple[tuple[()], LifState, Float[Array, " *n"]]:
-        """The pull-back of `step` from these bytes (see `LIF.backward`)."""
-        return self.leaky().backward(params, residual, state_cotangent, spikes_cotangent)
+    leak: float = field(default=1.0, init=False, repr=False)

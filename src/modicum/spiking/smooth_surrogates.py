@@ -6,11 +6,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from modicum.spiking.surrogates import finite_positive, spike
+from modicum.spiking.surrogates import Fires, finite_positive
+
+
+class _Smooth(Fires):
+    """A derivative of too many values to be stored as a code."""
+
+    @property
+    def levels(self) -> None:
+        """None."""
 
 
 @dataclass(frozen=True)
-class Triangular:
+class Triangular(_Smooth):
     """`height * max(0, 1 - |excess| / width)`.
 
     Args:
@@ -33,22 +41,14 @@ class Triangular:
         if self.height is not None:
             finite_positive(height=self.height)
 
-    @property
-    def levels(self) -> None:
-        """Too many to store."""
-
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The triangle at that excess."""
         height = float(1 / self.width if self.height is None else self.height)
         return height * jnp.maximum(1 - jnp.abs(excess) / float(self.width), 0)
 
-    def __call__(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
-        """Spikes."""
-        return spike(self, excess)
-
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(_Smooth):
     """`slope * sigmoid(slope * excess) * sigmoid(-slope * excess)`, the derivative of the logistic function; area 1.
 
     Args:
@@ -66,23 +66,15 @@ class Sigmoid:
     def __post_init__(self) -> None:
         finite_positive(slope=self.slope)
 
-    @property
-    def levels(self) -> None:
-        """Too many to store."""
-
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The bell at that excess."""
         # sigmoid(-z) rather than 1 - sigmoid(z), which cancels for large z
         scaled = float(self.slope) * excess
         return float(self.slope) * jax.nn.sigmoid(scaled) * jax.nn.sigmoid(-scaled)
 
-    def __call__(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
-        """Spikes."""
-        return spike(self, excess)
-
 
 @dataclass(frozen=True)
-class Arctan:
+class Arctan(_Smooth):
     """`slope / 2 / (1 + (pi / 2 * slope * excess)^2)`, the derivative of an arctangent; area 1.
 
     Args:
@@ -101,22 +93,14 @@ class Arctan:
     def __post_init__(self) -> None:
         finite_positive(slope=self.slope)
 
-    @property
-    def levels(self) -> None:
-        """Too many to store."""
-
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The Cauchy curve at that excess."""
         scaled = float(jnp.pi / 2 * self.slope) * excess
         return float(self.slope) / 2 / (1 + scaled * scaled)
 
-    def __call__(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
-        """Spikes."""
-        return spike(self, excess)
-
 
 @dataclass(frozen=True)
-class FastSigmoid:
+class FastSigmoid(_Smooth):
     """`1 / (slope * |excess| + 1)^2`, the derivative of `x / (1 + slope |x|)`; height 1, area `2 / slope`.
 
     Args:
@@ -135,18 +119,10 @@ class FastSigmoid:
     def __post_init__(self) -> None:
         finite_positive(slope=self.slope)
 
-    @property
-    def levels(self) -> None:
-        """Too many to store."""
-
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The peak at that excess."""
         scaled = float(self.slope) * jnp.abs(excess) + 1
         return 1 / (scaled * scaled)
-
-    def __call__(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
-        """Spikes."""
-        return spike(self, excess)
 
 
 def superspike(slope: float = 100.0) -> FastSigmoid:

@@ -81,8 +81,16 @@ def finite_positive(**named: Any) -> None:
             raise ValueError(f"{name} must be finite, got {value!r}")
 
 
+class Fires:
+    """What every surrogate of ours does when called."""
+
+    def __call__(self: Any, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
+        """Spikes."""
+        return spike(self, excess)
+
+
 @dataclass(frozen=True)
-class Boxcar:
+class Boxcar(Fires):
     """`height` where `|excess| <= width / 2`, else 0: two values, so that one bit stores the derivative.
 
     Args:
@@ -133,17 +141,13 @@ class Boxcar:
         """`height` inside the window, 0 outside."""
         return self.decode(self.code(excess), excess.dtype)
 
-    def __call__(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
-        """Spikes."""
-        return spike(self, excess)
-
 
 DEFAULT = Boxcar()
 """What neurons use unless told otherwise: window and height 1, exact in any product, one bit to store."""
 
 
 @dataclass(frozen=True)
-class Staircase:
+class Staircase(Fires):
     """The triangle rounded to few levels: a derivative of `ceil(log2(levels))` bits that still falls off gradually.
 
     `height` times the number nearest to `max(0, 1 - |excess| / width)` among 0 and the powers of two
@@ -201,7 +205,3 @@ class Staircase:
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The height of the stair at that excess."""
         return self.decode(self.code(excess), excess.dtype)
-
-    def __call__(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
-        """Spikes."""
-        return spike(self, excess)

@@ -39,17 +39,6 @@ def _bits(layer: Layer, mode: str) -> int:
     return _able(layer).residual_bits if mode == "packed" else _able(layer).ledger_bits
 
 
-def _write(layer: Layer, mode: str, note: Any) -> Any:
-    """Codes of few bits are packed into bytes; residuals that are no code stay as they are."""
-    bits = _bits(layer, mode)
-    return grid.pack(note, bits) if bits else note
-
-
-def _read(layer: Layer, mode: str, note: Any, length: int) -> Any:
-    bits = _bits(layer, mode)
-    return grid.unpack(note, bits, length) if bits else note
-
-
 def _store(layer: Layer, mode: str, state: Any) -> Any:
     return state if mode == "packed" else _able(layer).store(state)
 
@@ -66,19 +55,17 @@ def _forward_step(sweep: Sweep, weights: Weights, stored: tuple, spikes: Array) 
         move = _able(layer).record if sweep.mode == "packed" else _able(layer).forward
         state, spikes, note = move(params, state, current)
         after.append(_store(layer, sweep.mode, state))
-        notes.append(_write(layer, sweep.mode, note))
+        notes.append(grid.noted(note, _bits(layer, sweep.mode)))
     return tuple(after), spikes, tuple(notes)
-
-
-def _floating(inputs: Array) -> Array:
-    return inputs if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs.astype(jnp.float32)
 
 
 def _run(sweep: Sweep, weights: Weights, inputs: Array, states: tuple) -> tuple[Array, tuple, tuple]:
     stored = tuple(_store(layer, sweep.mode, state) for layer, state in zip(sweep.layers, states, strict=True))
 
     def body(stored: tuple, slice_: Any) -> tuple[tuple, tuple]:
-        stored, outputs, notes = _forward_step(sweep, weights, stored, _floating(inputs if slice_ is None else slice_))
+        stored, outputs, notes = _forward_step(
+            sweep, weights, stored, grid.floating(inputs if slice_ is None else slice_)
+        )
         return stored, (outputs, notes)
 
     sliced = inputs if sweep.steps is None else None
@@ -148,7 +135,7 @@ def _bwd(sweep: Sweep, kept: Any, given: Any) -> tuple[Any, Any, Any]:
     def body(carry: Any, slice_: Any) -> tuple[Any, Any]:
         stored, states_cotangent, totals = carry
         number, spikes, note, cotangent = slice_
-        spikes = _floating(inputs if constant else spikes)
+        spikes = grid.floating(inputs if constant else spikes)
         stored, states_cotangent, parts, inputs_cotangent = step(
             sweep, number, weights, stored, spikes, note, states_cotangent, cotangent, needed.inputs
         )
@@ -177,7 +164,7 @@ def _replay(sweep: Sweep, weights: Weights, stored: tuple, spikes: Array, notes:
             current, pull = layer.synapse(weight, spikes), None
         else:
             current, pull = jax.vjp(layer.synapse, weight, spikes)
-        ledger = _read(layer, sweep.mode, note, current.shape[-1])
+        ledger = grid.recalled(note, _bits(layer, sweep.mode), current.shape[-1])
         state, residual = _able(layer).invert(params, _load(layer, sweep.mode, kept), current, ledger)
         before.append(_store(layer, sweep.mode, state))
         residuals.append(residual)
@@ -192,7 +179,7 @@ def _recalled(sweep: Sweep, weights: Weights, spikes: Array, notes: tuple, lengt
     residuals, pulls = [], []
     for layer, (weight, _), note, length in zip(sweep.layers, weights, notes, lengths, strict=True):
         pulls.append(None if hasattr(layer.synapse, "pull") else jax.vjp(layer.synapse, weight, spikes)[1])
-        residuals.append(_read(layer, sweep.mode, note, length))
+        residuals.append(grid.recalled(note, _bits(layer, sweep.mode), length))
         if layer is not sweep.layers[-1]:
             spikes = _able(layer).spikes(residuals[-1])
     return residuals, pulls

@@ -162,23 +162,23 @@ class Convolution(_Linear):
         self, weights: dict[str, Array], spikes: Array, cotangent: Array, spikes_needed: bool = True
     ) -> tuple[dict[str, Array], Array | None]:
         """The vector-Jacobian product, of the same bits wherever it is computed."""
-        kernel = _kernel_cotangent(_after(cotangent, pooled(spikes, self.pool)), cotangent, self.kernel)
+        kernel = _kernel_cotangent(computed_after(cotangent, pooled(spikes, self.pool)), cotangent, self.kernel)
         params = _with_bias(weights, kernel, cotangent)
         if not spikes_needed:
             return params, None
         # the transpose of a stride-1 convolution is a convolution with the kernel turned around
-        turned = _after(kernel, weights["kernel"])[::-1, ::-1].swapaxes(2, 3)
+        turned = computed_after(kernel, weights["kernel"])[::-1, ::-1].swapaxes(2, 3)
         return params, _unpooled(_convolve(cotangent, turned), self.pool)
 
 
-def _after(first: Array, values: Array) -> Array:
+def computed_after(first: Array, values: Array) -> Array:
     """The values, to be had only once `first` is computed.
 
     XLA's CPU scheduler runs whatever is independent side by side: it would shift the spikes of all layers in advance
     and put the kernels' cotangents off to the end, and keep all that alive meanwhile. `optimization_barrier` is gone
     by the time it decides.
     """
-    return values + 0 * first[(0,) * first.ndim]
+    return values + (0 * first[(0,) * first.ndim]).astype(values.dtype)
 
 
 def _convolve(images: Array, kernel: Array, precision: lax.Precision | None = None) -> Array:
@@ -264,7 +264,7 @@ class Dense(_Linear):
         params = _with_bias(weights, kernel, cotangent)
         if not spikes_needed:
             return params, None
-        back = cotangent @ _after(kernel, weights["kernel"]).T
+        back = cotangent @ computed_after(kernel, weights["kernel"]).T
         return params, _unpooled(back.reshape(small.shape), self.pool)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from modicum.core import Params, check
-from modicum.spiking import by_layer
+from modicum.spiking import by_layer, grid
 from modicum.spiking.layers import Layer, init_states, network_step, prepared
 from modicum.spiking.sweep import Sweep, sweep_over_time
 
@@ -131,8 +131,7 @@ def _with_tape(
 ) -> tuple[Array, tuple]:
     def body(states: tuple, slice_: Array | None) -> tuple[tuple, Array]:
         spikes = inputs if slice_ is None else slice_
-        spikes = spikes if jnp.issubdtype(spikes.dtype, jnp.floating) else spikes.astype(jnp.float32)
-        return network_step(layers, weights, states, spikes)
+        return network_step(layers, weights, states, grid.floating(spikes))
 
     length = inputs.shape[0] if steps is None else steps
     slices = inputs if steps is None else None

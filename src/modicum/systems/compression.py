@@ -55,15 +55,7 @@ class Outcome:
 
 @functools.lru_cache(maxsize=4)
 def _load(data: train.DataConfig, root: Path | None) -> tuple[train.Dataset, train.Dataset]:
-    load = functools.partial(
-        train.load,
-        data.name,
-        root=root,
-        speaker=data.speaker,
-        features=data.features,
-        bin_milliseconds=data.bin_milliseconds,
-    )
-    return load(data.train), load(data.test)
+    return train.load_split(data, data.train, root), train.load_split(data, data.test, root)
 
 
 @functools.lru_cache(maxsize=8)
@@ -133,10 +125,7 @@ def run(
     model, seed = recipe.dense.model, recipe.dense.seed
     # the order of the examples is the same for all arms of a seed
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    data = recipe.dense.data
-    batches = train.batches(
-        training.arrays, key, recipe.schedule.batch, augment=data.augment, shift=data.shift, mirror=data.mirror
-    )
+    batches = train.training_batches(recipe.dense.data, training, key, recipe.schedule.batch)
     method = {"admm": admm.compress, "one_shot": admm.one_shot, "gradual": admm.gradual}[arm]
     with stages(console) as show:
         result = method(

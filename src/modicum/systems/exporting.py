@@ -85,14 +85,7 @@ def run(
     outcome = compression.run(recipe, arm, run_folder, root=root, console=console)
     model, params = recipe.dense.model, outcome.result.params
     data = recipe.dense.data
-    held_out = train.load(
-        data.name,
-        data.test,
-        root,
-        speaker=data.speaker,
-        features=data.features,
-        bin_milliseconds=data.bin_milliseconds,
-    )
+    held_out = train.load_split(data, data.test, root)
     compiled = mobile.compile(
         model.apply,
         params,

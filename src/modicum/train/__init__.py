@@ -17,7 +17,7 @@ from modicum.train.config import (
     read_config,
 )
 from modicum.train.data import DataInfo, Dataset, channel_statistics, load
-from modicum.train.experiment import Result, calibrated, parameter_count, train
+from modicum.train.experiment import Result, calibrated, load_split, parameter_count, train, training_batches
 from modicum.train.loop import Interrupted, default_steps_per_dispatch, fit, resume
 from modicum.train.state import (
     LossFn,
@@ -58,6 +58,7 @@ __all__ = [
     "init_state",
     "load",
     "load_config",
+    "load_split",
     "make_train_step",
     "metrics",
     "parameter_count",
@@ -70,4 +71,5 @@ __all__ = [
     "resume",
     "save",
     "train",
+    "training_batches",
 ]

@@ -11,10 +11,10 @@ import numpy as np
 from rich.console import Console
 
 from modicum import models
-from modicum.core import Params
+from modicum.core import Key, Params
 from modicum.train import loop, metrics, report
 from modicum.train.batches import batches
-from modicum.train.config import Experiment, describe
+from modicum.train.config import DataConfig, Experiment, describe
 from modicum.train.data import Dataset, load
 from modicum.train.state import TrainState, classification_loss, evaluate, init_state, make_train_step
 
@@ -31,6 +31,36 @@ class Result(NamedTuple):
 
     state: TrainState
     summary: dict[str, Any]
+
+
+def load_split(data: DataConfig, split: str, root: str | Path | None = None) -> Dataset:
+    """A split of the configured data; arguments, errors and result as of `load`.
+
+    Args:
+        data: which data.
+        split: which split, `data.train` or `data.test` for instance.
+        root: folder of data.
+    """
+    return load(
+        data.name,
+        split,
+        root,
+        speaker=data.speaker,
+        features=data.features,
+        bin_milliseconds=data.bin_milliseconds,
+    )
+
+
+def training_batches(data: DataConfig, training: Dataset, key: Key, batch: int) -> jax.tree_util.Partial:
+    """`batches` of the training split, augmented as the data are configured to be.
+
+    Args:
+        data: how.
+        training: the split.
+        key: the order.
+        batch: examples in a batch.
+    """
+    return batches(training.arrays, key, batch, augment=data.augment, shift=data.shift, mirror=data.mirror)
 
 
 def parameter_count(params: Params) -> int:
@@ -106,27 +136,14 @@ def train(
     described = describe(config)
     if folder is not None and not fresh:
         report.check_folder(folder, described)
-    data = config.data
-    training, held_out = (
-        load(
-            data.name,
-            split,
-            root,
-            speaker=data.speaker,
-            features=data.features,
-            bin_milliseconds=data.bin_milliseconds,
-        )
-        for split in (data.train, data.test)
-    )
+    training, held_out = (load_split(config.data, split, root) for split in (config.data.train, config.data.test))
     steps = config.total_steps(len(training.inputs))
     init_key, order_key = jax.random.split(jax.random.key(config.seed))
     params = _initialize(config.model, init_key, training)
     optimizer = config.optimizer.build(steps)
     loss_fn = classification_loss(models.apply_training(config.model))
     step_fn = make_train_step(loss_fn, optimizer, has_aux=True)
-    batch_fn = batches(
-        training.arrays, order_key, config.batch, augment=data.augment, shift=data.shift, mirror=data.mirror
-    )
+    batch_fn = training_batches(config.data, training, order_key, config.batch)
     if folder is not None:
         report.open_folder(folder, described, fresh=fresh)
     state = loop.fit(

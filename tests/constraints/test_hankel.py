@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modicum.constraints import Hankel, hankel_numbers, hankel_product, hankel_ratio, hankel_weight
 from modicum.core import Constraint
-from modicum.federated import Hankel, hankel_numbers, hankel_product, hankel_ratio, hankel_weight
 
 
 @pytest.mark.parametrize(("shape", "block"), [((4, 4), 4), ((8, 6), 3), ((5, 7), 3), ((2, 9), 4)])

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from modicum.constraints.base import Traceable
+from modicum.constraints.direct import Direct
 from modicum.core import Packed, check
 
 Numbers = Float[Array, " rows columns diagonals"]
@@ -36,7 +38,7 @@ class HankelBuild:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Hankel:
+class Hankel(Direct):
     """Every block of a dense weight is a Hankel matrix; a `Constraint`.
 
     The set is a subspace, so the nearest point is linear in the weight and exact: each anti-diagonal of a block
@@ -68,27 +70,24 @@ class Hankel:
         """Name of the packed format."""
         return "hankel"
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Whether weights of that shape can lie in the set; raises a `ValueError` unless they are dense."""
+        _dense(shape)
+
     def fit(self, w: Float[Array, " i o"]) -> "Hankel":
         """This set: it reads nothing off the weights."""
-        self._ready(w)
+        self.ready(w)
         return self
 
-    def project(self, w: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
-        """The nearest block-Hankel weight, in the dtype of `w`; float32 inside.
+    def relaxed(self, shape: tuple[int, ...], share: Traceable) -> "Hankel":
+        """This set, whose structure has no count to be let go of."""
+        del share
+        self.check(shape)
+        return self
 
-        Raises:
-            ValueError: if `w` is not dense `(in, out)`, or is concrete and holds NaN or infinity.
-        """
-        self._ready(w)
+    def nearest(self, w: Array) -> Array:
+        """The projection of a weight that was checked."""
         return hankel_weight(_numbers(w, self.block), _dense(w.shape)).astype(w.dtype)
-
-    def violation(self, w: Float[Array, " i o"]) -> Float[Array, ""]:
-        """Relative distance `||w - project(w)|| / ||w||`; exactly 0 for a member of the set."""
-        return _distance(w, self.project(w))
-
-    def gain(self, w: Float[Array, " i o"]) -> Float[Array, ""]:
-        """`||w||^2 - ||w - project(w)||^2`, the energy the projection keeps."""
-        return _kept_energy(w, self.project(w))
 
     def chart(self, w: Float[Array, " i o"]) -> tuple[Float[Array, " i o"], HankelBuild]:
         """Free coordinates of the projected point, one for each entry, and the map from them into the set.
@@ -101,7 +100,7 @@ class Hankel:
 
     def encode(self, w: Float[Array, " i o"]) -> Packed:
         """The projected point as `2 l - 1` numbers for each block."""
-        self._ready(w)
+        self.ready(w)
         return Packed(
             payload={"numbers": _numbers(w, self.block).astype(w.dtype)},
             layout=self.layout,
@@ -109,23 +108,9 @@ class Hankel:
             dtype=str(w.dtype),
         )
 
-    def decode(self, packed: Packed) -> Array:
-        """The weight that was encoded, bit for bit.
-
-        Raises:
-            ValueError: if `packed` has another layout.
-        """
-        if packed.layout != self.layout:
-            raise ValueError(f"packed must have layout {self.layout!r}, got {packed.layout!r}")
+    def unpack(self, packed: Packed) -> Array:
+        """The weight of packed arrays in this set's layout."""
         return hankel_weight(packed.payload["numbers"], _dense(packed.shape))
-
-    def _ready(self, w: Array) -> None:
-        """Checks shape and, where it is concrete, content of a weight."""
-        if not w.ndim or not w.size:
-            raise ValueError(f"w must have at least one axis and one element, got shape {w.shape}")
-        _dense(w.shape)
-        if not isinstance(w, jax.core.Tracer):
-            check.finite(w=w.astype(jnp.float32))
 
 
 def hankel_numbers(w: Float[Array, " i o"], block: int) -> Numbers:
@@ -214,27 +199,6 @@ def _numbers(w: Array, block: int) -> Array:
     count = jnp.maximum(jnp.sum(counted, axis=2, dtype=jnp.int32), 1).astype(jnp.float32)
     mean = first.reshape(total.shape) + total / count
     return jnp.where(mean == 0, 0.0, mean)
-
-
-def _scaled(w: Array, p: Array) -> tuple[Array, Array, Array]:
-    """Both as float32 times the power of two that brings `w` near 1, so that squares keep in range; the factor."""
-    w = w.astype(jnp.float32)
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(w)))
-    factor = jnp.ldexp(jnp.float32(1), jnp.clip(-exponent, -125, 125))
-    return w * factor, p.astype(jnp.float32) * factor, factor
-
-
-@functools.partial(jax.jit, inline=True)
-def _distance(w: Array, p: Array) -> Array:
-    a, b, _ = _scaled(w, p)
-    norm = jnp.sqrt(jnp.sum(jnp.square(a)))
-    return jnp.sqrt(jnp.sum(jnp.square(a - b))) / jnp.where(norm > 0, norm, 1.0)
-
-
-@functools.partial(jax.jit, inline=True)
-def _kept_energy(w: Array, p: Array) -> Array:
-    a, b, factor = _scaled(w, p)
-    return jnp.sum(b * (2 * a - b)) / factor / factor
 
 
 def hankel_ratio(shape: tuple[int, int], block: int) -> float:
