@@ -106,9 +106,7 @@ class ChargeSpec:
             check.non_negative(**{name: getattr(self, name)})
         for name in ("offset_lsb", "inl_lsb", "inl_spread_lsb"):
             check.non_negative(**{name: getattr(self, name)})
-        for name, value in vars(self).items():
-            if isinstance(value, float) and math.isinf(value):
-                raise ValueError(f"{name} must be finite, got {value!r}")
+        check.not_infinite(**{name: value for name, value in vars(self).items() if isinstance(value, float)})
         # what is shared with the crossbar is checked there
         _ = self.steps
 

@@ -94,8 +94,7 @@ class CrossbarSpec:
         check.one_of(("lognormal", "gaussian"), variation=self.variation)
         for name in ("sigma", "wire_ratio", "read_noise"):
             check.non_negative(**{name: getattr(self, name)})
-            if math.isinf(getattr(self, name)):
-                raise ValueError(f"{name} must be finite, got {getattr(self, name)!r}")
+            check.not_infinite(**{name: getattr(self, name)})
         check.between(0, 1, stuck_off=self.stuck_off, stuck_on=self.stuck_on)
         if self.stuck_off + self.stuck_on > 1:
             raise ValueError(f"stuck_on must be at most 1 - stuck_off = {1 - self.stuck_off}, got {self.stuck_on!r}")
@@ -115,9 +114,7 @@ class CrossbarSpec:
 
     def _check_converter(self) -> None:
         check.between(-(2**12), 2**12, adc_offset=self.adc_offset)
-        check.positive(adc_gain=self.adc_gain)
-        if math.isinf(self.adc_gain):
-            raise ValueError(f"adc_gain must be finite, got {self.adc_gain!r}")
+        check.finite_positive(adc_gain=self.adc_gain)
         if self.largest_code is None:
             ideal = {"adc_offset": 0, "adc_gain": 1, "adc_inl": None}
             for name, value in ideal.items():
@@ -142,9 +139,7 @@ class CrossbarSpec:
                 allowed = ", ".join(map(repr, words))
                 raise ValueError(f"{name} must be a number above 0 or one of {allowed}, got {value!r}")
             return
-        check.positive(**{name: value})
-        if math.isinf(value):
-            raise ValueError(f"{name} must be finite, got {value!r}")
+        check.finite_positive(**{name: value})
 
     @property
     def levels(self) -> int:

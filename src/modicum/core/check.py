@@ -26,6 +26,19 @@ def positive(**named: Any) -> None:
             raise ValueError(f"{name} must be above 0, got {value!r}")
 
 
+def not_infinite(**named: Any) -> None:
+    """Each number is not infinite."""
+    for name, value in named.items():
+        if math.isinf(value):
+            raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def finite_positive(**named: Any) -> None:
+    """Each value is a finite number above zero."""
+    positive(**named)
+    not_infinite(**named)
+
+
 def non_negative(**named: Any) -> None:
     """Each value is a number not below zero."""
     for name, value in named.items():

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from modicum.core import check
 from modicum.spiking.neurons import RESETS, LifParams, LifState, fire, lif
-from modicum.spiking.surrogates import DEFAULT, Surrogate, finite_positive
+from modicum.spiking.surrogates import DEFAULT, Surrogate
 
 
 class PlifParams(NamedTuple):
@@ -136,7 +136,7 @@ class ParametricLIF:
         check.between(0, 1, leak=self.leak)
         if self.leak in (0, 1):
             raise ValueError(f"leak must lie between 0 and 1, ends excluded, got {self.leak!r}")
-        finite_positive(threshold=self.threshold)
+        check.finite_positive(threshold=self.threshold)
         check.one_of(RESETS, reset=self.reset)
 
     def init_params(self) -> dict[str, Array]:
@@ -185,10 +185,9 @@ class AdaptiveLIF:
 
     def __post_init__(self) -> None:
         check.between(0, 1, leak=self.leak, rho=self.rho)
-        finite_positive(threshold=self.threshold)
+        check.finite_positive(threshold=self.threshold)
         check.non_negative(beta=self.beta)
-        if math.isinf(self.beta):
-            raise ValueError(f"beta must be finite, got {self.beta!r}")
+        check.not_infinite(beta=self.beta)
         check.one_of(RESETS, reset=self.reset)
 
     def init_params(self) -> tuple[()]:

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Shaped
 
 from modicum.core import Key, check
-from modicum.spiking.surrogates import finite_positive
 
 
 def rate_code(
@@ -90,7 +89,7 @@ def latency_code(
     if tau is None:
         time = (steps - 1) * (1 - jnp.minimum(intensity, 1))
     else:
-        finite_positive(tau=tau, threshold=threshold)
+        check.finite_positive(tau=tau, threshold=threshold)
         # -log1p is exact for intensities far above the threshold, where the quotient is near 1
         above = jnp.where(intensity > threshold, intensity, jnp.inf)
         time = -tau * jnp.log1p(-threshold / above)
@@ -148,7 +147,7 @@ def delta_code(
         Lichtsteiner, Posch and Delbruck, "A 128x128 120 dB 15 us latency asynchronous temporal contrast vision
         sensor", IEEE Journal of Solid-State Circuits 2008. snnTorch's `spikegen.delta` compares neighboring steps.
     """
-    finite_positive(threshold=threshold)
+    check.finite_positive(threshold=threshold)
 
     def compare(reference: Array, value: Array) -> tuple[Array, Array]:
         change = value - reference

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from modicum.core import check
-from modicum.spiking.surrogates import Boxcar, Surrogate, finite_positive
+from modicum.spiking.surrogates import Boxcar, Surrogate
 
 PEAK = 30.0
 """Where a spike is cut off, in mV."""
@@ -113,11 +113,9 @@ class Izhikevich:
     surrogate: Surrogate = WINDOW
 
     def __post_init__(self) -> None:
-        finite_positive(a=self.a, dt=self.dt)
+        check.finite_positive(a=self.a, dt=self.dt)
         check.between(-math.inf, math.inf, b=self.b, c=self.c, d=self.d)
-        for name in ("b", "c", "d"):
-            if math.isinf(getattr(self, name)):
-                raise ValueError(f"{name} must be finite, got {getattr(self, name)!r}")
+        check.not_infinite(b=self.b, c=self.c, d=self.d)
         if self.c >= PEAK:
             raise ValueError(f"c must be below {PEAK:g} mV, where spikes are cut off, got {self.c!r}")
         check.between(0, 1, dt=self.dt)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from modicum.core import check
-from modicum.spiking.surrogates import finite_positive
 
 Label = Int[Array, ""] | int
 """The right class, counted from 0. One that does not exist makes a loss NaN, which stops a training."""
@@ -45,7 +44,7 @@ def rate_cross_entropy(spikes: Float[Array, " t c"], label: Label, *, scale: flo
         Eshraghian et al., "Training spiking neural networks using lessons from deep learning", Proceedings of the
         IEEE 2023 (cross-entropy spike rate).
     """
-    finite_positive(scale=scale)
+    check.finite_positive(scale=scale)
     return _cross_entropy(scale * spikes.mean(0), label)
 
 
@@ -150,7 +149,7 @@ def first_spike_cross_entropy(
         Eshraghian et al. 2023 (see `rate_cross_entropy`; cross-entropy latency). Of the ways to make logits of times
         this is the negative time; the gradient is that of `first_spike_time`.
     """
-    finite_positive(temperature=temperature)
+    check.finite_positive(temperature=temperature)
     return _cross_entropy(-first_spike_time(spikes) / temperature, label)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, UInt8
 
 from modicum.core import check
 from modicum.spiking.neurons import RESETS, LifParams, LifState, lif
-from modicum.spiking.surrogates import DEFAULT, LeveledSurrogate, Surrogate, finite_positive
+from modicum.spiking.surrogates import DEFAULT, LeveledSurrogate, Surrogate
 
 _LARGEST_LEVELS = 128  # 7 bits: the spike takes the eighth of a byte
 
@@ -65,7 +65,7 @@ class LIF:
 
     def __post_init__(self) -> None:
         check.between(0, 1, leak=self.leak)
-        finite_positive(threshold=self.threshold)
+        check.finite_positive(threshold=self.threshold)
         check.one_of(RESETS, reset=self.reset)
 
     def init_params(self) -> tuple[()]:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from modicum.spiking.surrogates import Fires, finite_positive
+from modicum.core import check
+from modicum.spiking.surrogates import Fires
 
 
 class _Smooth(Fires):
@@ -37,9 +38,9 @@ class Triangular(_Smooth):
     height: float | None = None
 
     def __post_init__(self) -> None:
-        finite_positive(width=self.width)
+        check.finite_positive(width=self.width)
         if self.height is not None:
-            finite_positive(height=self.height)
+            check.finite_positive(height=self.height)
 
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The triangle at that excess."""
@@ -64,7 +65,7 @@ class Sigmoid(_Smooth):
     slope: float = 4.0
 
     def __post_init__(self) -> None:
-        finite_positive(slope=self.slope)
+        check.finite_positive(slope=self.slope)
 
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The bell at that excess."""
@@ -91,7 +92,7 @@ class Arctan(_Smooth):
     slope: float = 2.0
 
     def __post_init__(self) -> None:
-        finite_positive(slope=self.slope)
+        check.finite_positive(slope=self.slope)
 
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The Cauchy curve at that excess."""
@@ -117,7 +118,7 @@ class FastSigmoid(_Smooth):
     slope: float = 25.0
 
     def __post_init__(self) -> None:
-        finite_positive(slope=self.slope)
+        check.finite_positive(slope=self.slope)
 
     def derivative(self, excess: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """The peak at that excess."""

@@ -1,7 +1,6 @@
 """Surrogate gradients: a step that fires, with a finite slope in place of its true derivative."""
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,14 +72,6 @@ def _spike_jvp(surrogate: Surrogate, primals: tuple[Array], tangents: tuple[Arra
     return spike(surrogate, excess), surrogate.derivative(excess) * tangent
 
 
-def finite_positive(**named: Any) -> None:
-    """Each value is a finite number above zero."""
-    check.positive(**named)
-    for name, value in named.items():
-        if math.isinf(value):
-            raise ValueError(f"{name} must be finite, got {value!r}")
-
-
 class Fires:
     """What every surrogate of ours does when called."""
 
@@ -119,9 +110,9 @@ class Boxcar(Fires):
     height: float | None = None
 
     def __post_init__(self) -> None:
-        finite_positive(width=self.width)
+        check.finite_positive(width=self.width)
         if self.height is not None:
-            finite_positive(height=self.height)
+            check.finite_positive(height=self.height)
 
     @property
     def levels(self) -> int:
@@ -179,9 +170,9 @@ class Staircase(Fires):
 
     def __post_init__(self) -> None:
         check.integer(2, 8, levels=self.levels)
-        finite_positive(width=self.width)
+        check.finite_positive(width=self.width)
         if self.height is not None:
-            finite_positive(height=self.height)
+            check.finite_positive(height=self.height)
 
     def _windows(self) -> list[float]:
         """Half widths, the narrowest first: where the triangle passes the middle of two neighboring levels."""

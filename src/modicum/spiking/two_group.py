@@ -11,9 +11,8 @@ from jaxtyping import Array, Float
 
 from modicum.core import check
 from modicum.spiking.apart import apart
+from modicum.spiking.neurons import RESETS
 from modicum.spiking.surrogates import Boxcar, Surrogate
-
-RESETS = ("hard", "soft")
 
 
 class Pair(NamedTuple):
