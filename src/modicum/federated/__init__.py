@@ -1,24 +1,33 @@
 """Secure sums for federated learning: the maths, and protocols as pure steps. Not audited."""
 
-from modicum.federated import ciphers, field, secagg
+from modicum.federated import ciphers, field, secagg, sefl, wire
 from modicum.federated.fixed_point import Encoded, FixedPointSpec, decode, decode_exact, encode, ring_sum
 from modicum.federated.masks import chacha20_words, key_words, mask_words, openssl_words
+from modicum.federated.noise import discrete_gaussian, privacy_loss
 from modicum.federated.secagg_messages import RefusedError, SecAggSpec
+from modicum.federated.sefl import refuse_own_supports
+from modicum.federated.sefl_messages import SeflSpec
 
 __all__ = [
     "Encoded",
     "FixedPointSpec",
     "RefusedError",
     "SecAggSpec",
+    "SeflSpec",
     "chacha20_words",
     "ciphers",
     "decode",
     "decode_exact",
+    "discrete_gaussian",
     "encode",
     "field",
     "key_words",
     "mask_words",
     "openssl_words",
+    "privacy_loss",
+    "refuse_own_supports",
     "ring_sum",
     "secagg",
+    "sefl",
+    "wire",
 ]

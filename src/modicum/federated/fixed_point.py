@@ -1,7 +1,7 @@
-"""Fixed point in the ring of whole numbers mod 2^32: what secure sums add.
+"""Fixed point in the ring of whole numbers mod 2^32, or of fewer bits: what secure sums add.
 
 A float becomes `round(x 2^f)` in two's complement. Sums wrap nowhere, because the budget is checked when the
-specification is built: as many clients as are named, each at the clip, stay below 2^31.
+specification is built: as many clients as are named, each at the clip, stay below half of the ring.
 """
 
 import functools
@@ -16,9 +16,6 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from modicum.core import check
 
-LARGEST = 2**31 - 1
-"""Largest magnitude that a sum may reach: int32 in two's complement."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FixedPointSpec:
@@ -28,9 +25,11 @@ class FixedPointSpec:
         clients: most vectors that are ever added up, at least 1.
         clip: values are clipped to `[-clip, clip]`, above 0; rounded down to a float32.
         fraction_bits: bits `f` after the point, from 0 to 30; the step is `2^-f`.
+        ring_bits: bits `b` of the ring, from 8 to 32; elements lie in uint32 whatever it is, and fewer bits are fewer
+            bytes once packed (`wire.pack`).
 
     Raises:
-        ValueError: where `clients * round(clip * 2^f)` exceeds `2^31 - 1`, or the clip is below one step.
+        ValueError: where `clients * round(clip * 2^f)` exceeds `2^(b - 1) - 1`, or the clip is below one step.
 
     Example:
         >>> FixedPointSpec(clients=100, clip=8.0, fraction_bits=20).capacity
@@ -40,18 +39,25 @@ class FixedPointSpec:
     clients: int
     clip: float
     fraction_bits: int
+    ring_bits: int = 32
 
     def __post_init__(self) -> None:
         check.integer(1, clients=self.clients)
         check.positive(clip=self.clip)
         check.integer(0, 30, fraction_bits=self.fraction_bits)
-        if not self.step <= self.clip <= LARGEST:
-            raise ValueError(f"clip must lie from one step ({self.step}) to {LARGEST}, got {self.clip!r}")
-        if self.clients * self.limit > LARGEST:
+        check.integer(8, 32, ring_bits=self.ring_bits)
+        if not self.step <= self.clip <= self.largest:
+            raise ValueError(f"clip must lie from one step ({self.step}) to {self.largest}, got {self.clip!r}")
+        if self.clients * self.limit > self.largest:
             raise ValueError(
                 f"clients must be at most {self.capacity} for clip {self.clip} and fraction_bits "
-                f"{self.fraction_bits}, or their sum may wrap around 2^32, got {self.clients}"
+                f"{self.fraction_bits}, or their sum may wrap around 2^{self.ring_bits}, got {self.clients}"
             )
+
+    @property
+    def largest(self) -> int:
+        """Largest magnitude that a sum may reach, in steps: half of the ring, in two's complement."""
+        return 2 ** (self.ring_bits - 1) - 1
 
     @property
     def step(self) -> float:
@@ -72,7 +78,7 @@ class FixedPointSpec:
     @property
     def capacity(self) -> int:
         """Most clients whose sum cannot wrap around with this clip and step."""
-        return LARGEST // max(self.limit, 1)
+        return self.largest // max(self.limit, 1)
 
 
 class Encoded(NamedTuple):
@@ -158,9 +164,12 @@ def decode(spec: FixedPointSpec, ring: Any) -> Any:
         spec: the fixed point.
         ring: pytree of uint32 arrays; sums of at most `spec.clients` encoded values.
     """
+    unused = jnp.uint32(32 - spec.ring_bits)
 
     def one(leaf: UInt32[Array, " *shape"]) -> Float[Array, " *shape"]:
-        return lax.bitcast_convert_type(leaf, jnp.int32).astype(jnp.float32) * jnp.float32(spec.step)
+        # the sign bit of the ring moves to that of int32 and back, which fills the bits above it
+        signed = lax.bitcast_convert_type(leaf << unused, jnp.int32) >> unused.astype(jnp.int32)
+        return signed.astype(jnp.float32) * jnp.float32(spec.step)
 
     return jax.tree.map(lambda leaf: one(jnp.asarray(leaf)), ring)
 
@@ -172,4 +181,10 @@ def decode_exact(spec: FixedPointSpec, ring: Any) -> Any:
         spec: the fixed point.
         ring: pytree of concrete uint32 arrays.
     """
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.uint32).view(np.int32).astype(np.float64) * spec.step, ring)
+    unused = 32 - spec.ring_bits
+
+    def one(leaf: Any) -> np.ndarray:
+        signed = (np.asarray(leaf, np.uint32) << np.uint32(unused)).view(np.int32) >> np.int32(unused)
+        return signed.astype(np.float64) * spec.step
+
+    return jax.tree.map(one, ring)
