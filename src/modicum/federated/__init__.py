@@ -1,6 +1,18 @@
 """Secure sums for federated learning: the maths, and protocols as pure steps. Not audited."""
 
-from modicum.federated import ciphers, field, secagg, sefl, wire
+from modicum.federated import (
+    attestation,
+    ciphers,
+    enclave,
+    field,
+    gramine,
+    learning,
+    partition,
+    secagg,
+    sefl,
+    upload,
+    wire,
+)
 from modicum.federated.fixed_point import Encoded, FixedPointSpec, decode, decode_exact, encode, ring_sum
 from modicum.federated.masks import chacha20_words, key_words, mask_words, openssl_words
 from modicum.federated.noise import discrete_gaussian, privacy_loss
@@ -14,20 +26,26 @@ __all__ = [
     "RefusedError",
     "SecAggSpec",
     "SeflSpec",
+    "attestation",
     "chacha20_words",
     "ciphers",
     "decode",
     "decode_exact",
     "discrete_gaussian",
+    "enclave",
     "encode",
     "field",
+    "gramine",
     "key_words",
+    "learning",
     "mask_words",
     "openssl_words",
+    "partition",
     "privacy_loss",
     "refuse_own_supports",
     "ring_sum",
     "secagg",
     "sefl",
+    "upload",
     "wire",
 ]

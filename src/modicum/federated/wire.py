@@ -67,7 +67,7 @@ def unpack(data: bytes, count: int, bits: int) -> UInt32[np.ndarray, " count"]:
     check.integer(1, 32, bits=bits)
     if len(data) != packed_bytes(count, bits):
         raise ValueError(f"data must be {packed_bytes(count, bits)} bytes, got {len(data)}")
-    if bits == 32:
+    if bits == 32 or not count:
         return np.frombuffer(data, "<u4").astype(np.uint32, copy=False)
     numbers, width = _groups(bits)
     rows = -(-count // numbers)

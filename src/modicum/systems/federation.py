@@ -1,0 +1,283 @@
+"""A federated run in one process: clients by vmap, updates added up by a protocol, resumable, with a picture."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
+from rich.console import Console
+
+from modicum import train
+from modicum.core import Key, Params, check, checkpoint
+from modicum.federated import learning, partition, upload
+from modicum.federated.partition import Split
+from modicum.systems import drawing, progress
+from modicum.systems.federation_config import FederatedConfig
+from modicum.systems.federation_paths import Paths, Summed, secrets_of
+from modicum.train import metrics, report
+
+
+class FederatedState(NamedTuple):
+    """All that the next round needs."""
+
+    params: Params
+    opt_state: Any
+    """Of the server."""
+    residual: Any
+    """What each client has not sent so far, stacked."""
+    round: Array
+    """How many rounds were made, an int32 scalar."""
+
+
+class FederatedResult(NamedTuple):
+    """What a run gave."""
+
+    state: FederatedState
+    summary: dict[str, Any]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> FederatedConfig:
+    """The run that a config file's `config()` returns, with some settings changed.
+
+    Args:
+        path: a Python file.
+        overrides: `name=value`, see `train.parse_overrides`.
+
+    Raises:
+        ValueError: if there is no such file, it does not define a federated run, or a setting does not fit.
+    """
+    made = train.read_config(path)()
+    if not isinstance(made, FederatedConfig):
+        raise ValueError(f"config() of {path} must return a FederatedConfig, got {type(made).__name__}")
+    return train.parse_overrides(made, overrides)
+
+
+def split_of(config: FederatedConfig, labels: np.ndarray) -> Split:
+    """Who holds which examples."""
+    if config.split == "iid":
+        return partition.iid(config.seed, len(labels), config.clients)
+    if config.split == "shards":
+        return partition.shards(config.seed, labels, config.clients, config.shards)
+    return partition.dirichlet(config.seed, labels, config.clients, config.concentration, config.batch)
+
+
+def client_batches(arrays: tuple[np.ndarray, ...], split: Split, key: Key, batch: int) -> Callable[[Any], Any]:
+    """`number of the step -> batches stacked by client`: each client goes through its examples in its own order.
+
+    Clients with fewer examples than others start over within an epoch of the largest.
+    """
+    size = max(share.size for share in split)
+    check.integer(1, size, batch=batch)
+    table = jnp.asarray(np.stack([np.resize(share, size) for share in split]))
+    data = jax.tree.map(jnp.asarray, arrays)
+    keys = jax.random.split(key, len(split))
+
+    @jax.jit
+    def take(data: Any, table: Array, step: Any) -> Any:
+        chosen = jax.vmap(lambda key, row: row[train.batch_indices(key, step, size, batch)])(keys, table)
+        return jax.tree.map(lambda array: array[chosen], data)
+
+    return functools.partial(take, data, table)
+
+
+def server_optimizer(config: FederatedConfig) -> optax.GradientTransformation:
+    """What the server does with the mean."""
+    if config.server == "adam":
+        # Reddi et al. (2021), section 5: a large epsilon
+        return optax.adam(config.server_rate, b2=0.99, eps=1e-3)
+    return optax.sgd(config.server_rate, momentum=0.9 if config.server == "momentum" else None)
+
+
+def _continued(opt_state: Any, step: int) -> Any:
+    """The client's fresh optimizer state with its schedule where the run stands."""
+    return jax.tree.map(
+        lambda part: part._replace(count=jnp.full_like(part.count, step)) if _is_schedule(part) else part,
+        opt_state,
+        is_leaf=_is_schedule,
+    )
+
+
+def _is_schedule(part: Any) -> bool:
+    return isinstance(part, optax.ScaleByScheduleState)
+
+
+class _Run:
+    """The parts of a run that do not change, compiled once."""
+
+    def __init__(self, config: FederatedConfig, root: str | Path | None) -> None:
+        self.config = config
+        training, self.held_out = (
+            train.load_split(config.data, split, root) for split in (config.data.train, config.data.test)
+        )
+        init_key, order_key = jax.random.split(jax.random.key(config.seed))
+        self.model = config.model
+        self.params = jax.jit(self.model.init)(init_key, jnp.asarray(training.inputs[:2]))
+        flat, self.build = ravel_pytree(self.params)
+        self.split = split_of(config, training.labels)
+        self.batch_fn = client_batches(training.arrays, self.split, order_key, config.batch)
+        self.optimizer = config.optimizer.build(config.rounds * config.local_steps)
+        self.step = learning.local_step(train.classification_loss(self.model.apply), self.optimizer, config.proximal)
+        self.server = server_optimizer(config)
+        self.paths = Paths(config, secrets_of(config.seed, config.clients), flat.size)
+        self.sparse = jax.jit(jax.vmap(upload.topk_upload(config.fraction).update))
+
+    def start(self) -> FederatedState:
+        params = self.params
+        residual = jnp.zeros((self.config.clients, self.paths.dimension if self._feeds_back else 0))
+        return FederatedState(params, self.server.init(params), residual, jnp.zeros((), jnp.int32))
+
+    @property
+    def _feeds_back(self) -> bool:
+        return self.config.fraction < 1 and self.config.path == "enclave"
+
+    def round(self, state: FederatedState) -> tuple[FederatedState, dict[str, float]]:
+        """One round; numbers to log."""
+        config, at = self.config, int(state.round)
+        started, cpu = time.perf_counter(), time.process_time()
+        clients = learning.clients_start(state.params, self.optimizer, config.clients)
+        clients = clients._replace(opt_state=_continued(clients.opt_state, at * config.local_steps))
+        moved, losses = learning.local_training(
+            self.step,
+            clients,
+            lambda step: self.batch_fn(at * config.local_steps + step),
+            config.local_steps,
+            state.params,
+            {},
+        )
+        updates = jax.vmap(lambda tree: ravel_pytree(tree)[0])(moved)
+        present = np.random.default_rng((config.seed, at)).random(config.clients) >= config.dropout
+        summed, residual = self._add_up(at, updates, present, state)
+        params, opt_state = learning.server_update(
+            self.server, state.params, state.opt_state, self.build(jnp.asarray(summed.mean))
+        )
+        line = {
+            "step": at + 1,
+            "loss": float(jnp.mean(losses)),
+            "clients": int(present.sum()),
+            "upload_bytes": summed.upload_bytes,
+            "dense_bytes": 4 * self.paths.dimension * int(present.sum()),
+            "clipped": summed.clipped,
+            "protocol_cpu_seconds": summed.cpu_seconds,
+            "cpu_seconds": time.process_time() - cpu,
+            "seconds": time.perf_counter() - started,
+        }
+        return FederatedState(params, opt_state, residual, state.round + 1), line
+
+    def _add_up(self, at: int, updates: Array, present: np.ndarray, state: FederatedState) -> tuple[Summed, Array]:
+        residual, support = state.residual, None
+        if self._feeds_back:
+            updates, kept = self.sparse(updates, upload.UploadState(state.residual))
+            # a client that dropped has sent nothing: all of its update waits for the next round
+            residual = jnp.where(present[:, None], kept.residual, updates + kept.residual)
+        elif self.config.fraction < 1 and self.config.path == "sefl":
+            support = np.asarray(upload.common_support(state.params, self.config.fraction))
+        return self.paths.add_up(at, np.asarray(updates), present, support), residual
+
+    def evaluate(self, state: FederatedState) -> dict[str, float]:
+        found = train.evaluate(self.model.apply, state.params, *self.held_out.arrays)
+        return {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
+
+
+def federate(
+    config: FederatedConfig,
+    folder: str | Path | None = None,
+    *,
+    fresh: bool = False,
+    root: str | Path | None = None,
+    console: Console | None = None,
+) -> FederatedResult:
+    """Trains a model over clients that do not show their data; the same call again goes on where a run stopped.
+
+    Args:
+        config: the run.
+        folder: the run folder: `config.json`, `versions.json`, `metrics.jsonl` (a line per round), `checkpoints/`,
+            `result.json`, `figure.png`. Nothing is written where None.
+        fresh: whether to start over in a folder that holds a run.
+        root: folder of data.
+        console: where the progress bar is drawn; none where None.
+
+    Raises:
+        ValueError: if data, model or folder do not fit the config, or the loss is not finite.
+        RefusedError: if fewer clients than `config.least` are left in a round.
+    """
+    described = train.describe(config)
+    if folder is not None and not fresh:
+        report.check_folder(folder, described)
+    run = _Run(config, root)
+    state, lines = run.start(), []
+    if folder is not None:
+        folder = Path(folder)
+        report.open_folder(folder, described, fresh=fresh)
+        found = checkpoint.restore(folder / "checkpoints", state)
+        metrics.truncate(folder / "metrics.jsonl", 0 if found is None else found[0])
+        lines = metrics.read(folder / "metrics.jsonl")
+        state = state if found is None else found[1]
+    with progress.bars(console) as bars:
+        task = bars.add_task("rounds", total=config.rounds, completed=int(state.round))
+        while int(state.round) < config.rounds:
+            state, line = run.round(state)
+            at = int(state.round)
+            if at % config.evaluate_every == 0 or at == config.rounds:
+                line |= run.evaluate(state)
+            bad = metrics.first_not_finite([line])
+            if bad is not None:
+                raise ValueError(f"{bad[1]} must be finite, got {bad[2]} in round {at}: lower the learning rate")
+            lines.append(line)
+            if folder is not None:
+                metrics.append(folder / "metrics.jsonl", [line])
+                if "test_accuracy" in line:
+                    checkpoint.save(folder / "checkpoints", at, state)
+            bars.update(task, completed=at, description=f"rounds  loss {line['loss']:.3f}")
+    summary = _summary(config, run, lines)
+    if folder is not None:
+        report.write_json(folder / "result.json", summary)
+        draw(lines, folder / "figure.png", f"{config.data.name}, {config.split}, {config.path}")
+    return FederatedResult(state, summary)
+
+
+def _summary(config: FederatedConfig, run: _Run, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    scored = [line for line in lines if "test_accuracy" in line]
+    sent, dense = (sum(line[name] for line in lines) for name in ("upload_bytes", "dense_bytes"))
+    return {
+        "data": config.data.name,
+        "model": type(config.model).__name__,
+        "parameters": run.paths.dimension,
+        "split": config.split,
+        "path": config.path,
+        "clients": config.clients,
+        "rounds": len(lines),
+        "test_accuracy": scored[-1]["test_accuracy"],
+        "best_test_accuracy": max(line["test_accuracy"] for line in scored),
+        "test_examples": len(run.held_out.labels),
+        "upload_bytes": sent,
+        "upload_bytes_saved": 1 - sent / dense,
+        "protocol_cpu_seconds": round(sum(line["protocol_cpu_seconds"] for line in lines), 3),
+        "cpu_seconds": round(sum(line["cpu_seconds"] for line in lines), 1),
+        "seconds": round(sum(line["seconds"] for line in lines), 1),
+    }
+
+
+def draw(lines: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Learning curve and bytes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((9, 3.4), layout="constrained")
+    curve, sent = figure.subplots(1, 2)
+    scored = [line for line in lines if "test_accuracy" in line]
+    curve.plot([line["step"] for line in scored], [100 * line["test_accuracy"] for line in scored], "o-", ms=3)
+    curve.set(title=title, xlabel="rounds", ylabel="held out, % right")
+    rounds = [line["step"] for line in lines]
+    for name, label in (("dense_bytes", "dense, unprotected"), ("upload_bytes", "sent")):
+        sent.plot(rounds, np.cumsum([line[name] for line in lines]) / 1e6, label=label)
+    sent.set(title="uploads of all clients", xlabel="rounds", ylabel="megabytes")
+    sent.legend(frameon=False)
+    for axes in (curve, sent):
+        axes.grid(alpha=0.3)
+    drawing.save(figure, path)
