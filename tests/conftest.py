@@ -1,12 +1,21 @@
 """Strict settings for every test: typed shapes, no silent broadcasting, reproducible keys."""
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 import zlib
 from pathlib import Path
 
 # Two virtual devices would hide nothing here; float64 is switched on where a reference needs it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Workers, and the scripts that tests start, share what one of them has compiled; the folder goes with the run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="modicum-programs-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import jaxtyping

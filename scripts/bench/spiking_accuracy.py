@@ -45,7 +45,7 @@ TASKS = {
     "nmnist-small": Task("nmnist"),
     "mnist, latency": Task("mnist", (("code", "latency"), ("gain", 4.0)), ("model.steps=8", "data.augment=false")),
     "mnist, pixels": Task("sequential_mnist", neurons=("carry",), seeds=1),
-    "cifar10": Task("cifar10", neurons=("packed LIF", "arctan LIF"), seeds=1),
+    "cifar10": Task("cifar10", neurons=("packed LIF", "arctan LIF")),
     "cifar10, VGG-11": Task("cifar10_vgg11", neurons=("packed LIF", "arctan LIF"), gpu=True),
     "cifar10, VGG-11 twice as wide": Task("cifar10_vgg11", (("width", 128),), neurons=("packed LIF",), gpu=True),
 }
