@@ -18,6 +18,7 @@ START, END = "<!-- results: scripts/tables.py -->", "<!-- end of results -->"
 TRAINING_START, TRAINING_END = "<!-- training: scripts/tables.py -->", "<!-- end of training -->"
 SPEED_START, SPEED_END = "<!-- speed: scripts/tables.py -->", "<!-- end of speed -->"
 ACCURACY_START, ACCURACY_END = "<!-- accuracy: scripts/tables.py -->", "<!-- end of accuracy -->"
+CHIPS_START, CHIPS_END = "<!-- chips: scripts/tables.py -->", "<!-- end of chips -->"
 SPIKING_START, SPIKING_END = "<!-- spiking: scripts/tables.py -->", "<!-- end of spiking -->"
 
 
@@ -325,6 +326,14 @@ def spiking_tables() -> str:
     return tables.tables(RESULTS, percent, interval)
 
 
+def chip_tables() -> str:
+    """Networks on simulated chips; `scripts/bench/{chips,effective_cycles,analog}.py` measured them."""
+    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+    from analog_bench import tables
+
+    return tables.tables(RESULTS, percent)
+
+
 def written(readme: str) -> str:
     """The README with the tables between their marks renewed; tables without marks are left out."""
     parts = (
@@ -333,6 +342,7 @@ def written(readme: str) -> str:
         (SPEED_START, SPEED_END, speed_tables),
         (TRAINING_START, TRAINING_END, training_table),
         (SPIKING_START, SPIKING_END, spiking_tables),
+        (CHIPS_START, CHIPS_END, chip_tables),
     )
     for start, end, make in parts:
         if start not in readme:
@@ -371,7 +381,7 @@ def main() -> int:
         readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
     else:
-        print(table(), accuracy_tables(), speed_tables(), training_table(), spiking_tables(), sep="\n\n")
+        print(table(), accuracy_tables(), speed_tables(), training_table(), spiking_tables(), chip_tables(), sep="\n\n")
     return 0
 
 

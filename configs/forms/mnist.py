@@ -14,11 +14,11 @@ def config(fragment: int = 8, bits: int = 4) -> Recipe:
     """The experiment.
 
     Args:
-        fragment: rows that share a sign.
+        fragment: rows that share a sign; 0 leaves signs free, for comparison.
         bits: width of a weight, sign included.
     """
     return Recipe(
         dense=lenet_on_mnist(),
-        rules=(("kernel", nest(Polarized(fragment), Levels(bits))),),
+        rules=(("kernel", nest(Polarized(fragment), Levels(bits)) if fragment else Levels(bits)),),
         schedule=Schedule(outer=20, inner=75, retrain=1500, rho=1.0, growth=1.3, retrain_learning_rate=2e-3),
     )

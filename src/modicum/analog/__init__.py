@@ -7,6 +7,7 @@ from modicum.analog.charge_calibration import calibrate
 from modicum.analog.charge_cost import CAPRAM, Macro, Mode, mode, mode_table
 from modicum.analog.charge_spec import ChargeSpec
 from modicum.analog.chip import Chip, age, certify, fold_wires, held_weights, mapping_error, program, reading_spec
+from modicum.analog.compiled import CompiledChip, compile_chip, compiled_integers, read_compiled
 from modicum.analog.converters import (
     effective_bits,
     limb_bits,
@@ -20,7 +21,8 @@ from modicum.analog.cost import FORMS, ISAAC, Activity, Architecture, Component,
 from modicum.analog.crossbar import read
 from modicum.analog.products import fold, integer_product, read_path
 from modicum.analog.reads import read_noise
-from modicum.analog.report import Report, Row, report
+from modicum.analog.report import Report, Row, measured, merged, report
+from modicum.analog.scales import least_squares_step, scaled
 from modicum.analog.simulate import Device, crossbar, simulate, site_key
 from modicum.analog.spec import CrossbarSpec
 from modicum.analog.variation import drift, faults, gaussian, lognormal
@@ -35,6 +37,7 @@ __all__ = [
     "ChargeChip",
     "ChargeSpec",
     "Chip",
+    "CompiledChip",
     "Component",
     "Cost",
     "CrossbarSpec",
@@ -50,6 +53,8 @@ __all__ = [
     "certify",
     "charge",
     "charge_cost",
+    "compile_chip",
+    "compiled_integers",
     "converter_ratio",
     "cost",
     "crossbar",
@@ -62,19 +67,24 @@ __all__ = [
     "held_weights",
     "integer_product",
     "ir_drop",
+    "least_squares_step",
     "limb_bits",
     "lognormal",
     "mapping_error",
+    "measured",
+    "merged",
     "mode",
     "mode_table",
     "program",
     "quantize_inputs",
     "quantize_weights",
     "read",
+    "read_compiled",
     "read_noise",
     "read_path",
     "reading_spec",
     "report",
+    "scaled",
     "simulate",
     "site_key",
     "slice_cells",

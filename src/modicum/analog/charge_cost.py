@@ -93,9 +93,15 @@ def mode(spec: ChargeSpec, macro: Macro = CAPRAM) -> Mode:
 
 def _other_milliwatts(spec: ChargeSpec, macro: Macro) -> float:
     """Power of a busy macro without its converters."""
-    array = macro.paired_milliwatts if spec.polarities == 2 else macro.array_milliwatts
-    accumulators = macro.nibble_milliwatts if spec.cycles == 2 else macro.accumulator_milliwatts
-    return array + accumulators + macro.adder_milliwatts[output_level(spec)]
+    return sum(_other_parts(spec, macro).values())
+
+
+def _other_parts(spec: ChargeSpec, macro: Macro) -> dict[str, float]:
+    return {
+        "array, DACs and timing": macro.paired_milliwatts if spec.polarities == 2 else macro.array_milliwatts,
+        "accumulators": macro.nibble_milliwatts if spec.cycles == 2 else macro.accumulator_milliwatts,
+        "adder tree": macro.adder_milliwatts[output_level(spec)],
+    }
 
 
 def mode_table(macro: Macro = CAPRAM) -> tuple[Mode, ...]:
@@ -149,12 +155,15 @@ def cost(site: Site, spec: ChargeSpec, activity: Any = None, macro: Macro = CAPR
     macros = -(-blocks * form.columns * spec.digits * spec.polarities // (macro.rows * macro.slices))
     conversions = cycles * blocks * form.columns * spec.digits
     conversion_joules = macro.converter_milliwatts * 1e-3 / (macro.converters * macro.hertz)
-    read_joules = _other_milliwatts(spec, macro) * 1e-3 / macro.hertz
+    busy_seconds = cycles * reads / macro.hertz
+    parts = [("ADCs and control", conversions * conversion_joules)]
+    parts += [(name, busy_seconds * power * 1e-3) for name, power in _other_parts(spec, macro).items()]
     return Cost(
-        energy_joules=conversions * conversion_joules + cycles * reads * read_joules,
+        energy_joules=math.fsum(joules for _, joules in parts),
         latency_seconds=cycles * -(-reads // macros) / macro.hertz,
         area_mm2=macros * macro.area_mm2,
         conversions=float(conversions),
         crossbars=macros,
         cells=form.groups * form.rows * form.columns * spec.digits * spec.polarities,
+        parts=tuple(parts),
     )

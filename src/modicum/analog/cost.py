@@ -34,6 +34,7 @@ class Architecture:
         converter_hertz: conversions per second of one ADC.
         converter_bits: resolution for which `converter` is listed.
         crossbar_rows: rows, and columns, of a crossbar.
+        skips: whether inputs' leading zeros are skipped; all bits are streamed where not.
     """
 
     converter: Component
@@ -47,6 +48,7 @@ class Architecture:
     crossbars: int = 8
     units: int = 12
     tiles: int = 168
+    skips: bool = True
 
     @property
     def unit_total(self) -> tuple[float, float]:
@@ -133,6 +135,7 @@ ISAAC = Architecture(
     converters=1,
     converter_hertz=1.2e9,
     converter_bits=8,
+    skips=False,
 )
 """ISAAC-CE."""
 
@@ -189,6 +192,8 @@ class Cost(NamedTuple):
     conversions: float
     crossbars: int
     cells: int
+    parts: tuple[tuple[str, float], ...] = ()
+    """Names of components and the energy of each, joules: they sum up to the whole."""
 
 
 def cost(site: Site, spec: CrossbarSpec, activity: Activity | None = None, architecture: Architecture = FORMS) -> Cost:
@@ -213,7 +218,8 @@ def cost(site: Site, spec: CrossbarSpec, activity: Activity | None = None, archi
     Reference: FORMS, sections III-D and IV, Tables III and IV; ISAAC, Table I.
     """
     form = matmul_form(site)
-    bits = spec.input_bits if activity is None else float(activity.effective_bits)
+    skips = architecture.skips and activity is not None
+    bits = float(activity.effective_bits) if skips else spec.input_bits
     columns_per_weight = spec.cells * spec.polarities
     held = architecture.crossbar_rows // columns_per_weight
     stacked = architecture.crossbar_rows // spec.fragment
@@ -231,12 +237,23 @@ def cost(site: Site, spec: CrossbarSpec, activity: Activity | None = None, archi
     busy_seconds = form.groups * cycles * fragments * (full * step_seconds(held) + step_seconds(rest))
     crossbar_mm2 = architecture.tile_total[1] / (architecture.units * architecture.crossbars)
     crossbar_mm2 += (area_ratio - 1) * architecture.converter.area_mm2 / architecture.crossbars
+    converting = conversions * architecture.conversion_joules * energy_ratio
     return Cost(
-        energy_joules=conversions * architecture.conversion_joules * energy_ratio
-        + busy_seconds * architecture.other_watts,
+        energy_joules=converting + busy_seconds * architecture.other_watts,
         latency_seconds=cycles * min(fragments, stacked) * step_seconds(min(form.columns, held)),
         area_mm2=crossbars * crossbar_mm2,
         conversions=conversions,
         crossbars=crossbars,
         cells=form.groups * form.rows * form.columns * columns_per_weight,
+        parts=((architecture.converter.name, converting), *_busy_parts(architecture, busy_seconds)),
     )
+
+
+def _busy_parts(architecture: Architecture, busy_seconds: float) -> list[tuple[str, float]]:
+    """What a working crossbar's share of the unit's and the tile's components takes, joules."""
+    shares = [(component, 1) for component in architecture.unit]
+    shares += [(component, architecture.units) for component in architecture.tile]
+    return [
+        (component.name, busy_seconds * component.power_milliwatts * 1e-3 / (architecture.crossbars * units))
+        for component, units in shares
+    ]

@@ -46,14 +46,19 @@ def product(chip: Chip, codes: Array, spec: CrossbarSpec, key: Key | None = None
         def multiply(chip: Chip, codes: Array) -> Array:
             return jnp.matmul(codes.astype(jnp.float32), fold(chip, spec), precision=lax.Precision.HIGHEST)
 
-        total = _batched(multiply)(chip, codes)
+        total = batched(multiply)(chip, codes)
     else:
         limbs = integer_product(chip, codes, spec, key=key)
         shift = limb_bits(spec, codes.shape[-1])
-        total = jnp.sum(limbs.astype(jnp.float32) * _powers(limbs.shape[0], shift)[:, None, None], axis=0)
+        total = joined(limbs, shift)
     if spec.adc_bits is None and spec.read_noise > 0:
         total = total + _linear_noise(key, total, chip.sign.shape[1], spec)
     return total
+
+
+def joined(limbs: Array, bits: int) -> Array:
+    """`sum_l limbs[l] 2^(l bits)` as float32."""
+    return jnp.sum(limbs.astype(jnp.float32) * _powers(limbs.shape[0], bits)[:, None, None], axis=0)
 
 
 def _linear_noise(key: Key | None, like: Array, fragments: int, spec: CrossbarSpec) -> Array:
@@ -95,10 +100,10 @@ def integer_product(
             return direct_product(chip, codes, spec, key)
         return {"fold": _fold_product, "table": table_product}[chosen](chip, codes, spec)
 
-    return _batched(compute, merge=not noisy)((chip, needed(key) if noisy else None), codes)
+    return batched(compute, merge=not noisy)((chip, needed(key) if noisy else None), codes)
 
 
-def _batched(compute: Callable[[Any, Array], Array], merge: bool = True) -> Callable[[Any, Array], Array]:
+def batched(compute: Callable[[Any, Array], Array], merge: bool = True) -> Callable[[Any, Array], Array]:
     """`compute(chip, codes)` with vmap rules of its own.
 
     Vectors for one chip become one longer call, so that the chip's tables are built once, unless `merge` is false
@@ -145,8 +150,11 @@ def fold(chip: Chip, spec: CrossbarSpec) -> Array:
 
 
 def _fold_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
-    """Integer matrix products through float32 blocks in which every partial sum is below 2^24."""
-    weights = fold(chip, spec)
+    return folded_product(fold(chip, spec), codes, spec)
+
+
+def folded_product(weights: Array, codes: Array, spec: CrossbarSpec) -> Array:
+    """`codes @ weights` of whole numbers in int32 limbs, through float32 blocks with partial sums below 2^24."""
     rows, width = weights.shape[0], limb_bits(spec, weights.shape[0])
     limbs = []
     for low in range(0, spec.input_bits, width):

@@ -7,6 +7,7 @@ fragments and few vectors. Sums are int32 limbs of the input bits, cut by `limb_
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from modicum.core import Key
 TABLE_ROWS = 9
 """Most rows that share a table: 512 patterns."""
 _UNROLLED_ROWS = 16
+_MANTISSA = 24
 
 
 def _streams(codes: Array, spec: CrossbarSpec) -> list[Array]:
@@ -30,9 +32,28 @@ def _streams(codes: Array, spec: CrossbarSpec) -> list[Array]:
 
 def table_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
     """Gather and add: one table per group of fragments that together have at most `TABLE_ROWS` rows."""
+
+    def table(part: tuple[Array, Array, Array]) -> Array:
+        current, sign, flipped = part
+        # without the barrier XLA computes the table's entries anew for every gather
+        return lax.optimization_barrier(_table(current, sign, flipped, spec))
+
+    return _gathered(_grouped(chip, spec), table, codes, spec)
+
+
+def tables(chip: Chip, spec: CrossbarSpec) -> Int[Array, " g t n"]:
+    """All tables of a chip: what each pattern of a group's input bits adds to each column."""
+    return lax.map(lambda part: _table(part[0], part[1], part[2], spec), _grouped(chip, spec))
+
+
+def gather_product(built: Int[Array, " g t n"], codes: Array, spec: CrossbarSpec) -> Array:
+    """`table_product` of the chip whose `tables` were built before."""
+    return _gathered((built,), lambda part: part[0], codes, spec)
+
+
+def _gathered(parts: Any, table_of: Callable[[Any], Array], codes: Array, spec: CrossbarSpec) -> Array:
     vectors, rows = codes.shape
-    joined = TABLE_ROWS // spec.fragment
-    tall = spec.fragment * joined
+    tall = spec.fragment * (TABLE_ROWS // spec.fragment)
     groups, width = -(-rows // tall), limb_bits(spec, rows)
     padded = jnp.pad(codes, ((0, 0), (0, groups * tall - rows)))
     patterns = []
@@ -41,13 +62,11 @@ def table_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
         for bit in range(spec.input_bits):
             bits = [((cut[:, :, row] >> bit) & 1) << row for row in range(tall)]
             patterns.append(sum(bits[1:], bits[0]))
-    parts = _grouped(chip, groups, joined, spec)
     limbs = -(-spec.input_bits // width)
 
-    def step(sums: list[Array], part: tuple[Array, ...]) -> tuple[list[Array], None]:
-        current, sign, flipped, pattern = part
-        # without the barrier XLA computes the table's entries anew for every gather
-        table = lax.optimization_barrier(_table(current, sign, flipped, spec))
+    def step(sums: list[Array], part: tuple[Any, Array]) -> tuple[list[Array], None]:
+        own, pattern = part
+        table = table_of(own)
         sums = list(sums)
         for number in range(spec.passes * spec.input_bits):
             negative, bit = divmod(number, spec.input_bits)
@@ -56,13 +75,15 @@ def table_product(chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
             sums[place] = sums[place] - gathered if negative else sums[place] + gathered
         return sums, None
 
-    zeros = [jnp.zeros((vectors, chip.sign.shape[-1]), jnp.int32)] * limbs
-    sums, _ = lax.scan(step, zeros, (*parts, jnp.moveaxis(jnp.stack(patterns), 2, 0)))
+    zeros = [jnp.zeros((vectors, parts[0].shape[-1]), jnp.int32)] * limbs
+    sums, _ = lax.scan(step, zeros, (parts, jnp.moveaxis(jnp.stack(patterns), 2, 0)))
     return jnp.stack(sums)
 
 
-def _grouped(chip: Chip, groups: int, joined: int, spec: CrossbarSpec) -> tuple[Array, Array, Array]:
+def _grouped(chip: Chip, spec: CrossbarSpec) -> tuple[Array, Array, Array]:
     """Currents, signs and flips with the groups of fragments in front, `(g, ..., joined, ...)`."""
+    joined = TABLE_ROWS // spec.fragment
+    groups = -(-chip.sign.shape[1] // joined)
 
     def cut(array: Array, axis: int) -> Array:
         missing = groups * joined - array.shape[axis]
@@ -165,6 +186,58 @@ def read_noise(
     own = jax.random.fold_in(jax.random.fold_in(key, fragment), bit)
     # drawn flat: XLA compiles that faster than a draw of five axes
     return spec.read_noise * jax.random.normal(own, (math.prod(shape),), jnp.float32).reshape(shape)
+
+
+def pack_bits(spec: CrossbarSpec) -> int:
+    """Bits of one field when cells are packed: enough for the current of a whole fragment of full cells."""
+    return (spec.fragment * spec.cell_levels).bit_length()
+
+
+def pack(chip: Chip, spec: CrossbarSpec) -> Float[Array, " f m w"]:
+    """Cells at whole levels, as many to a float32 as its 24 bits hold sums of, for `packed_product`."""
+    cells = jnp.round(excess(chip, spec)).astype(jnp.int32)
+    polarities, each, fragments, height, columns = cells.shape
+    fields = max(_MANTISSA // pack_bits(spec), 1)
+    words = -(-polarities * each // fields)
+    flat = cells.reshape(polarities * each, fragments, height, columns)
+    flat = jnp.pad(flat, ((0, words * fields - polarities * each), (0, 0), (0, 0), (0, 0)))
+    shifts = (pack_bits(spec) * jnp.arange(fields, dtype=jnp.int32)).reshape(1, -1, 1, 1, 1)
+    word = jnp.sum(flat.reshape(words, fields, fragments, height, columns) << shifts, axis=1)
+    return jnp.moveaxis(word, 0, 2).reshape(fragments, height, words * columns).astype(jnp.float32)
+
+
+def packed_product(packed: Float[Array, " f m w"], chip: Chip, codes: Array, spec: CrossbarSpec) -> Array:
+    """Every read of a chip at whole levels, several cells of a weight in one float32 matrix product.
+
+    Exact: a field never overflows into the next, and no product exceeds 24 bits.
+    """
+    width, columns = limb_bits(spec, codes.shape[-1]), chip.sign.shape[-1]
+    bits, fields = pack_bits(spec), max(_MANTISSA // pack_bits(spec), 1)
+    streams = [jnp.moveaxis(split_fragments(stream.T, spec.fragment), 2, 1) for stream in _streams(codes, spec)]
+    sign, flipped = jnp.moveaxis(chip.sign, 1, 0), jnp.moveaxis(chip.flipped, 2, 0)
+
+    def fragment_step(sums: list[Array], part: tuple[Array, ...]) -> tuple[list[Array], None]:
+        inputs, words, own_sign, own_flipped = part
+        sums = list(sums)
+        for number in range(spec.passes * spec.input_bits):
+            negative, bit = divmod(number, spec.input_bits)
+            place, shift = divmod(bit, width)
+            on = (inputs[negative] >> bit) & 1
+            total = jnp.matmul(on.astype(jnp.float32), words, precision=lax.Precision.HIGHEST).astype(jnp.int32)
+            total = total.reshape(codes.shape[0], -1, columns)
+
+            def field(polarity: int, cell: int, total: Array = total) -> Array:
+                word, low = divmod(polarity * spec.cells + cell, fields)
+                return ((total[:, word] >> (low * bits)) & (2**bits - 1)).astype(jnp.float32)
+
+            active = jnp.sum(on, axis=1, keepdims=True)
+            value = _combine(field, active, own_sign[:, None, :], own_flipped[:, :, None, :], spec) << shift
+            sums[place] = sums[place] - value if negative else sums[place] + value
+        return sums, None
+
+    zeros = [jnp.zeros((codes.shape[0], columns), jnp.int32)] * -(-spec.input_bits // width)
+    sums, _ = lax.scan(fragment_step, zeros, (jnp.stack(streams, 1), packed, sign, flipped))
+    return jnp.stack(sums)
 
 
 def direct_product(chip: Chip, codes: Array, spec: CrossbarSpec, key: Key | None = None) -> Array:

@@ -99,7 +99,7 @@ def simulate(fun: Callable[..., Any], device: Devices) -> Callable[..., Any]:
             chosen = pick(device, site)
             if chosen is None:
                 return site.apply(weight, inputs)
-            return _on_chip(site_key(key, site), chosen, matmul_form(site), weight, inputs).astype(site.output.dtype)
+            return on_chip(key, chosen, site, weight, inputs)
 
         return rewrite(fun, rule)(params, *args, **kwargs)
 
@@ -111,7 +111,12 @@ def site_key(key: Key, site: Site) -> Key:
     return jax.random.fold_in(key, zlib.crc32((site.name if site.leaf is None else site.leaf).encode()))
 
 
-def _on_chip(key: Key, device: Device, form: MatmulForm, weight: Array, inputs: Array) -> Array:
+def on_chip(key: Key, device: Device, site: Site, weight: Array, inputs: Array) -> Array:
+    """What a device computes in place of one site; `key` is the chip's."""
+    return _computed(site_key(key, site), device, matmul_form(site), weight, inputs).astype(site.output.dtype)
+
+
+def _computed(key: Key, device: Device, form: MatmulForm, weight: Array, inputs: Array) -> Array:
     def product(key: Key, weights: Array, vectors: Array) -> Array:
         programming, reading = jax.random.split(key)
         chip = device.program(programming, weights, device.spec)

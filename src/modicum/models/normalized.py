@@ -59,10 +59,18 @@ def apply_training(model: nn.Module) -> Callable[[Params, Any], Any]:
     return apply_fn
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _merged(model: nn.Module, variables: Params, inputs: Array, stats: Params, seen: Array) -> Params:
+@functools.lru_cache(maxsize=64)
+def _statistics(model: nn.Module) -> Callable[[Params, Any], Params]:
+    """`(variables, inputs) -> batch_stats`: the moments of one batch."""
+    return lambda variables, inputs: model.apply(variables, inputs, training=True, mutable=["batch_stats"])[1][
+        "batch_stats"
+    ]
+
+
+@functools.partial(jax.jit, static_argnames="statistics")
+def _merged(statistics: Callable[..., Any], variables: Params, inputs: Array, stats: Params, seen: Array) -> Params:
     """Mean and variance over `seen` batches and this one."""
-    _, update = model.apply(variables, inputs, training=True, mutable=["batch_stats"])
+    update = statistics(variables, inputs)
     share = 1 / (seen + 1)
 
     def merge(old: Any, new: Any) -> Any:
@@ -76,10 +84,15 @@ def _merged(model: nn.Module, variables: Params, inputs: Array, stats: Params, s
             "var": old["var"] + share * (new["var"] - old["var"]) + spread,
         }
 
-    return merge(stats, update["batch_stats"])
+    return merge(stats, update)
 
 
-def calibrate(model: nn.Module, variables: Params, batches: Iterable[Any]) -> Params:
+def calibrate(
+    model: nn.Module,
+    variables: Params,
+    batches: Iterable[Any],
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+) -> Params:
     """Variables whose batch statistics are the exact mean and variance over some batches ("precise batch norm").
 
     Each batch passes in training mode; of each layer's inputs, the mean is that of the batches' means and the variance
@@ -89,6 +102,8 @@ def calibrate(model: nn.Module, variables: Params, batches: Iterable[Any]) -> Pa
         model: the model; one without batch normalization gets its variables back.
         variables: `{"params": ..., "batch_stats": ...}`.
         batches: inputs of one size, at least one batch.
+        wrap: what makes another function of `(variables, inputs) -> batch_stats`: that of a network on a chip, whose
+            layers have moments of their own.
 
     Returns:
         The variables with new `batch_stats`, to be evaluated with `model.apply`.
@@ -102,9 +117,10 @@ def calibrate(model: nn.Module, variables: Params, batches: Iterable[Any]) -> Pa
     if "batch_stats" not in variables:
         return variables
     stats, seen = variables["batch_stats"], 0
+    statistics = _statistics(model) if wrap is None else wrap(_statistics(model))
     stats = jax.tree.map(jnp.zeros_like, stats)
     for inputs in batches:
-        stats = _merged(model, variables, inputs, stats, jnp.float32(seen))
+        stats = _merged(statistics, variables, inputs, stats, jnp.float32(seen))
         seen += 1
     if not seen:
         raise ValueError("batches must hold at least one batch of inputs, got none")

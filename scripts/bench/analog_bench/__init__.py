@@ -1,0 +1,1 @@
+"""Parts of scripts/bench/analog.py, and the tables of analog results."""
