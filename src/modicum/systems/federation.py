@@ -68,16 +68,19 @@ def split_of(config: FederatedConfig, labels: np.ndarray) -> Split:
     return partition.dirichlet(config.seed, labels, config.clients, config.concentration, config.batch)
 
 
-def client_batches(arrays: tuple[np.ndarray, ...], split: Split, key: Key, batch: int) -> Callable[[Any], Any]:
+def client_batches(
+    arrays: tuple[np.ndarray, ...], split: Split, key: Key, batch: int, clients: slice = slice(None)
+) -> Callable[[Any], Any]:
     """`number of the step -> batches stacked by client`: each client goes through its examples in its own order.
 
-    Clients with fewer examples than others start over within an epoch of the largest.
+    Clients with fewer examples than others start over within an epoch of the largest. `clients` says for whom.
     """
     size = max(share.size for share in split)
     check.integer(1, size, batch=batch)
     table = jnp.asarray(np.stack([np.resize(share, size) for share in split]))
     data = jax.tree.map(jnp.asarray, arrays)
-    keys = jax.random.split(key, len(split))
+    keys = jax.random.split(key, len(split))[clients]
+    table = table[clients]
 
     @jax.jit
     def take(data: Any, table: Array, step: Any) -> Any:
@@ -109,9 +112,9 @@ def _is_schedule(part: Any) -> bool:
 
 
 class _Run:
-    """The parts of a run that do not change, compiled once."""
+    """The parts of a run that do not change, compiled once; of all clients, or of one."""
 
-    def __init__(self, config: FederatedConfig, root: str | Path | None) -> None:
+    def __init__(self, config: FederatedConfig, root: str | Path | None, client: int | None = None) -> None:
         self.config = config
         training, self.held_out = (
             train.load_split(config.data, split, root) for split in (config.data.train, config.data.test)
@@ -120,13 +123,25 @@ class _Run:
         self.model = config.model
         self.params = jax.jit(self.model.init)(init_key, jnp.asarray(training.inputs[:2]))
         flat, self.build = ravel_pytree(self.params)
-        self.split = split_of(config, training.labels)
-        self.batch_fn = client_batches(training.arrays, self.split, order_key, config.batch)
+        split = split_of(config, training.labels)
+        chosen = slice(None) if client is None else slice(client, client + 1)
+        self.clients = len(split[chosen])
+        self.batch_fn = client_batches(training.arrays, split, order_key, config.batch, chosen)
         self.optimizer = config.optimizer.build(config.rounds * config.local_steps)
         self.step = learning.local_step(train.classification_loss(self.model.apply), self.optimizer, config.proximal)
         self.server = server_optimizer(config)
         self.paths = Paths(config, secrets_of(config.seed, config.clients), flat.size)
         self.sparse = jax.jit(jax.vmap(upload.topk_upload(config.fraction).update))
+
+    def moves(self, params: Params, at: int) -> tuple[Array, Array]:
+        """How far each client moved in a round, `(clients, dimension)`, and its mean loss."""
+        steps = self.config.local_steps
+        clients = learning.clients_start(params, self.optimizer, self.clients)
+        clients = clients._replace(opt_state=_continued(clients.opt_state, at * steps))
+        moved, losses = learning.local_training(
+            self.step, clients, lambda step: self.batch_fn(at * steps + step), steps, params, {}
+        )
+        return jax.vmap(lambda tree: ravel_pytree(tree)[0])(moved), losses
 
     def start(self) -> FederatedState:
         params = self.params
@@ -141,17 +156,7 @@ class _Run:
         """One round; numbers to log."""
         config, at = self.config, int(state.round)
         started, cpu = time.perf_counter(), time.process_time()
-        clients = learning.clients_start(state.params, self.optimizer, config.clients)
-        clients = clients._replace(opt_state=_continued(clients.opt_state, at * config.local_steps))
-        moved, losses = learning.local_training(
-            self.step,
-            clients,
-            lambda step: self.batch_fn(at * config.local_steps + step),
-            config.local_steps,
-            state.params,
-            {},
-        )
-        updates = jax.vmap(lambda tree: ravel_pytree(tree)[0])(moved)
+        updates, losses = self.moves(state.params, at)
         present = np.random.default_rng((config.seed, at)).random(config.clients) >= config.dropout
         summed, residual = self._add_up(at, updates, present, state)
         params, opt_state = learning.server_update(
@@ -240,6 +245,51 @@ def federate(
         report.write_json(folder / "result.json", summary)
         draw(lines, folder / "figure.png", f"{config.data.name}, {config.split}, {config.path}")
     return FederatedResult(state, summary)
+
+
+def client_move(
+    config: FederatedConfig, client: int, flat: np.ndarray, round_id: int, root: str | Path | None = None
+) -> np.ndarray:
+    """What one client of the run, on a machine of its own, moves in a round: the same batches as in `federate`.
+
+    Args:
+        config: the run.
+        client: its number.
+        flat: the global model, `(dimension,)`.
+        round_id: number of the round, from 0.
+        root: folder of data.
+    """
+    check.integer(0, config.clients - 1, client=client)
+    run = _Run(config, root, client)
+    check.shape((run.paths.dimension,), flat=flat)
+    moved, _ = run.moves(run.build(jnp.asarray(flat, jnp.float32)), round_id)
+    return np.asarray(moved[0])
+
+
+class Server:
+    """The server of federated learning where the clients are elsewhere: the model, its optimizer, the held-out split.
+
+    Args:
+        config: the run.
+        root: folder of data.
+    """
+
+    def __init__(self, config: FederatedConfig, root: str | Path | None = None) -> None:
+        self.run = _Run(config, root)
+        self.state = self.run.start()
+
+    def flat(self) -> np.ndarray:
+        """The global model, `(dimension,)`."""
+        return np.asarray(ravel_pytree(self.state.params)[0])
+
+    def take(self, mean: np.ndarray, at: int) -> dict[str, float]:
+        """One step with the mean of the clients' moves; accuracy and loss where it is time to look at them."""
+        run, config = self.run, self.run.config
+        moved = run.build(jnp.asarray(mean, jnp.float32))
+        params, opt_state = learning.server_update(run.server, self.state.params, self.state.opt_state, moved)
+        self.state = self.state._replace(params=params, opt_state=opt_state, round=self.state.round + 1)
+        due = (at + 1) % config.evaluate_every == 0 or at + 1 == config.rounds
+        return run.evaluate(self.state) if due else {}
 
 
 def _summary(config: FederatedConfig, run: _Run, lines: list[dict[str, Any]]) -> dict[str, Any]:
