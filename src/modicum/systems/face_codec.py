@@ -1,0 +1,174 @@
+"""The face codec's model: trained on the first part of a call, or on many calls, saved, and loaded again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+
+from modicum.conference import losses, network, still
+from modicum.conference.blending import blurred
+from modicum.conference.spec import FaceSpec
+from modicum.core import Key, Params, check
+from modicum.systems.progress import bars
+from modicum.train import fit, init_state, make_train_step, report
+
+FRAMES_STEP = 1024
+"""Frames are padded to a multiple of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceTraining:
+    """How a face model is trained.
+
+    Attributes:
+        spec: the model.
+        steps: optimizer steps, at least 1.
+        batch: frames in a step, at least 1.
+        learning_rate: peak of Adam's rate, which rises over 5% of the steps and falls to 0 by a cosine.
+        sources: coded source pictures per clip to draw from, at least 2.
+        quantizer: HEVC quantizer of the sources.
+        blur: largest sigma, as share of the side, by which a source is blurred before it is coded.
+        weights: of the loss.
+        seed: of parameters, order and noise.
+    """
+
+    spec: FaceSpec = field(default_factory=FaceSpec)
+    steps: int = 2000
+    batch: int = 8
+    learning_rate: float = 1.5e-3
+    sources: int = 24
+    quantizer: int = 37
+    blur: float = 0.0
+    weights: losses.LossWeights = field(default_factory=losses.LossWeights)
+    seed: int = 0
+
+    def __post_init__(self):
+        check.integer(1, steps=self.steps, batch=self.batch)
+        check.finite_positive(learning_rate=self.learning_rate)
+        check.integer(2, sources=self.sources)
+        check.integer(*still.QUALITIES, quantizer=self.quantizer)
+        check.between(0, 0.2, blur=self.blur)
+
+
+def coded_sources(clip: np.ndarray, config: FaceTraining, console: Console | None = None) -> np.ndarray:
+    """Pictures of a clip as a receiver sees them: evenly spaced, every second one blurred where that is asked for."""
+    chosen = np.linspace(0, len(clip) - 1, config.sources).astype(int)
+    pictures = []
+    with bars(console) as progress:
+        for count, index in enumerate(progress.track(chosen, description="sources")):
+            picture = clip[index]
+            if config.blur and count % 2:
+                picture = blurred(picture, config.blur)
+            decoded = still.decode(still.encode(picture, config.quantizer), config.spec.size)
+            assert decoded is not None
+            pictures.append(decoded)
+    return np.stack(pictures)
+
+
+def _batch(config: FaceTraining, frames: Any, sources: Any, bounds: Any, key: Key, step: Any) -> losses.Batch:
+    """The batch of a step: clips drawn evenly, a frame and two sources of each."""
+    clip_key, frame_key, source_key, noise_key = jax.random.split(jax.random.fold_in(key, step), 4)
+    size = (config.batch,)
+    clip = jax.random.randint(clip_key, size, 0, sources.shape[0])
+    start, stop = bounds[clip, 0], bounds[clip, 1]
+    index = jax.random.randint(frame_key, size, start + 1, stop)
+    drawn = jax.random.randint(source_key, (2, config.batch), 0, config.sources)
+
+    def scaled(pictures: Any) -> Any:
+        return pictures.astype(jnp.float32) / 255
+
+    return losses.Batch(noise_key, scaled(sources[clip[None], drawn]), scaled(frames[index]), scaled(frames[index - 1]))
+
+
+def train_face(
+    clips: Sequence[np.ndarray], config: FaceTraining, folder: str | Path | None = None, console: Console | None = None
+) -> Params:
+    """Trains a model: personalized where the clips are one call's first part, generic where they are many people's.
+
+    Args:
+        clips: (frames, size, size, 3) uint8 each, at least two frames.
+        config: how.
+        folder: run folder; the same call goes on with a run that was interrupted, and ends bit-equal.
+        console: where progress is drawn.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        ValueError: if a clip has another size than the model, or the folder holds another run.
+    """
+    side = config.spec.size
+    for index, clip in enumerate(clips):
+        if clip.ndim != 4 or clip.shape[1:] != (side, side, 3) or len(clip) < 2:
+            raise ValueError(f"clips[{index}] must have shape (at least 2, {side}, {side}, 3), got {clip.shape}")
+    described = {"frames": [len(clip) for clip in clips], "config": repr(config)}
+    if folder is not None:
+        report.open_folder(folder, described)
+    sources = np.stack([coded_sources(clip, config, console) for clip in clips])
+    ends = np.cumsum([len(clip) for clip in clips])
+    bounds = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
+    params_key, order_key = jax.random.split(jax.random.key(config.seed))
+    schedule = optax.warmup_cosine_decay_schedule(0, config.learning_rate, max(config.steps // 20, 1), config.steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
+    step_fn = make_train_step(
+        lambda params, batch: losses.loss(params, batch, config.spec, config.weights), optimizer, has_aux=True
+    )
+    frames = np.concatenate(clips)
+    # calls of about one length share a compiled program
+    padding = -len(frames) % FRAMES_STEP
+    frames = np.concatenate([frames, np.zeros((padding, *frames.shape[1:]), np.uint8)])
+    batches = jax.tree_util.Partial(
+        _Batches(config), jnp.asarray(frames), jnp.asarray(sources), jnp.asarray(bounds), order_key
+    )
+    state = init_state(network.init_params(params_key, config.spec), optimizer)
+    return fit(state, step_fn, batches, config.steps, folder=folder, checkpoint_every=100, console=console).params
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """`_batch` of one config: equal configs are equal functions, so that nothing is compiled twice."""
+
+    config: FaceTraining
+
+    def __call__(self, frames: Any, sources: Any, bounds: Any, key: Key, step: Any) -> losses.Batch:
+        return _batch(self.config, frames, sources, bounds, key, step)
+
+
+def save_model(path: str | Path, params: Params, spec: FaceSpec) -> None:
+    """Writes a model as one file of arrays (`.npz`) that holds its spec.
+
+    Args:
+        path: where to.
+        params: of `FaceModel`, trained.
+        spec: the model.
+    """
+    arrays = {jax.tree_util.keystr(place): np.asarray(leaf) for place, leaf in jax.tree.leaves_with_path(params)}
+    numbers = np.array([spec.size, spec.latents, spec.width, spec.blocks])
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, spec=numbers, **arrays)  # pyrefly: ignore[bad-argument-type]
+
+
+def load_model(path: str | Path) -> tuple[Params, FaceSpec]:
+    """A model that `save_model` wrote.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: if the file is no such model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            size, latents, width, blocks = map(int, stored["spec"])
+            spec = FaceSpec(size=size, latents=latents, width=width, blocks=blocks)
+            like = jax.eval_shape(lambda: network.init_params(jax.random.key(0), spec))
+            params = jax.tree_util.tree_map_with_path(lambda place, _: stored[jax.tree_util.keystr(place)], like)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"path must be a model that save_model wrote, got {path}: {error}") from error
+    return params, spec
