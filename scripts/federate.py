@@ -1,6 +1,8 @@
 """Train over clients that do not show their data: `python scripts/federate.py configs/enclave/mnist.py rounds=10`.
 
-Engines: `vmap` runs all parties in this process, for simulation.
+Engines: `vmap` runs all parties in this process, for simulation; `flower-simulation` runs SEFL's in Flower's simulation
+(Ray), `flower` as SuperLink and SuperNodes with TLS on this machine. The last two need the extra `flower` and a config
+of path "sefl".
 
 The run folder (`runs/<folder and name of the config>`) holds config.json, versions.json, metrics.jsonl (a line for each
 round), checkpoints/, result.json and figure.png. The same command again resumes a run that was interrupted.
@@ -23,7 +25,9 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("config", help="config file, configs/enclave/mnist.py for instance")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the config to change")
-    parser.add_argument("--engine", choices=("vmap",), default="vmap", help="where the parties run")
+    parser.add_argument(
+        "--engine", choices=("vmap", "flower-simulation", "flower"), default="vmap", help="where the parties run"
+    )
     parser.add_argument("--run", metavar="FOLDER", help="run folder, by default runs/<folder>-<name of the config>")
     parser.add_argument("--fresh", action="store_true", help="start over in a folder that holds a run")
     return parser.parse_intermixed_args(arguments)
@@ -44,6 +48,13 @@ def main() -> int:
 
     def work() -> None:
         config = federation.load_config(path, arguments.overrides)
+        if arguments.engine != "vmap":
+            from modicum.systems import federation_engine
+
+            lines = federation_engine.run(config, path, arguments.overrides, folder, arguments.engine)
+            rows = {f"round {line['step']}": federation_engine.sentence(line) for line in lines}
+            Console().print(train.report.result_table(f"{folder.name}: {arguments.engine}", rows))
+            return
         result = federation.federate(config, folder, fresh=arguments.fresh, console=Console(stderr=True))
         rows = {name.replace("_", " "): value for name, value in result.summary.items()}
         rows["test accuracy"] = f"{100 * rows['test accuracy']:.2f}%"

@@ -6,10 +6,12 @@ from modicum.federated import (
     enclave,
     field,
     gramine,
+    lattice,
     learning,
     partition,
     secagg,
     sefl,
+    sefl_lattice,
     upload,
     wire,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "field",
     "gramine",
     "key_words",
+    "lattice",
     "learning",
     "mask_words",
     "openssl_words",
@@ -46,6 +49,7 @@ __all__ = [
     "ring_sum",
     "secagg",
     "sefl",
+    "sefl_lattice",
     "upload",
     "wire",
 ]

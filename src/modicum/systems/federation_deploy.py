@@ -37,22 +37,29 @@ def certificates(folder: Path) -> tuple[Path, Path, Path]:
     def name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
-    def made(subject: str, key: Any, issuer: str, is_authority: bool) -> x509.CertificateBuilder:
+    authority, server = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+
+    def made(subject: str, key: Any, is_authority: bool) -> x509.CertificateBuilder:
+        names = ("digital_signature", "key_cert_sign", "crl_sign")
+        other = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+        uses = {name: is_authority or name == names[0] for name in names} | dict.fromkeys(other, False)
         return (
             x509.CertificateBuilder()
             .subject_name(name(subject))
-            .issuer_name(name(issuer))
+            .issuer_name(name("modicum authority"))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(**uses, encipher_only=False, decipher_only=False), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
         )
 
-    authority, server = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    root = made("modicum authority", authority, "modicum authority", True).sign(authority, hashes.SHA256())
+    root = made("modicum authority", authority, True).sign(authority, hashes.SHA256())
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(HOST))]
-    leaf = made(HOST, server, "modicum authority", False)
+    leaf = made(HOST, server, False)
     leaf = leaf.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(authority, hashes.SHA256())
     paths = folder / "authority.pem", folder / "server.pem", folder / "server.key"
     for path, certificate in zip(paths, (root, leaf), strict=False):
@@ -115,6 +122,9 @@ class Deployment:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
         for name in list(self.processes):
             self.end(name)
 
@@ -173,17 +183,11 @@ class Deployment:
         Args:
             settings: the run's configuration.
         """
-        text = " ".join(
-            f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}" for name, value in settings.items()
+        written = (
+            f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}" for key, value in settings.items()
         )
-        command: Sequence[str] = [
-            str(self.programs / "flwr"),
-            "run",
-            str(self.folder / "app"),
-            "local",
-            "--run-config",
-            text,
-        ]
+        app = str(self.folder / "app")
+        command = [str(self.programs / "flwr"), "run", app, "local", "--run-config", " ".join(written)]
         made = subprocess.run(command, env=dict(self.environment), capture_output=True, text=True, timeout=120)
         (self.folder / "logs" / "run.log").write_text(made.stdout + made.stderr)
         if made.returncode:
