@@ -1,0 +1,1 @@
+"""Parts of scripts/bench/secure_sum.py; peers run in environments of their own (setup.sh)."""
