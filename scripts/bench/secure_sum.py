@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="small sizes, nothing written")
     tiny = parser.parse_args().tiny
-    clients, dimension, repeats = (5, 20_000, 1) if tiny else (24, 1_000_000, 3)
+    clients, dimension, repeats = (5, 20_000, 1) if tiny else (50, 1_000_000, 2)
     threshold, dropped = clients // 2 + 1, clients // 10
     ours.secagg_round(clients, 100, threshold, dropped)  # compiles
     sizes = (clients, dimension, threshold, dropped)

@@ -18,9 +18,13 @@ from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFI
 from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD
 from flwr.server.workflow.constant import Key as WorkflowKey
 from flwr.server.workflow.secure_aggregation.secaggplus_workflow import SecAggPlusWorkflow, WorkflowState
+from flwr.supercore.task_identity import TaskIdentity
 
 # the package's name for it is the function inside
 mod = importlib.import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")
+
+# messages are stamped with these
+TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
 
 CLIPPING, TARGET, MODULUS = 8.0, 2**22, 2**32
 
