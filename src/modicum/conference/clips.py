@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -68,6 +69,22 @@ def _cut(frame: np.ndarray, size: int, crop: tuple[int, int, int, int] | None, c
     return cv2.resize(part, (size, size), interpolation=method)  # pyrefly: ignore[missing-attribute]
 
 
+def listed(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """What a folder's `clips.json` says of each clip: `crop_x0_y0_x1_y1`, `source_fps` and more.
+
+    Args:
+        folder: holds `clips.json` and the clips.
+
+    Raises:
+        ValueError: if there is no such list.
+    """
+    path = Path(folder) / "clips.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"folder must hold clips.json, got {folder}: {error}") from None
+
+
 def read_listed(folder: str | Path, name: str, size: int) -> UInt8[np.ndarray, " t n n 3"]:
     """A clip of a folder whose `clips.json` gives the crop of each.
 
@@ -79,9 +96,9 @@ def read_listed(folder: str | Path, name: str, size: int) -> UInt8[np.ndarray, "
     Raises:
         ValueError: if the folder does not list the clip.
     """
-    listed = json.loads((Path(folder) / "clips.json").read_text())
-    check.one_of(sorted(listed), name=name)
-    x0, y0, x1, y1 = listed[name]["crop_x0_y0_x1_y1"]
+    entries = listed(folder)
+    check.one_of(sorted(entries), name=name)
+    x0, y0, x1, y1 = entries[name]["crop_x0_y0_x1_y1"]
     return read(Path(folder) / name, size, crop=(x0, y0, x1, y1))
 
 

@@ -206,6 +206,16 @@ class FaceModel(nn.Module):
         return self.draw(sources, jnp.ones((1, pictures.shape[0])), self.encode(pictures))
 
 
+def param_shapes(spec: FaceSpec) -> Params:
+    """Shapes and dtypes of the parameters, a plain dict of `jax.ShapeDtypeStruct`.
+
+    Args:
+        spec: the model.
+    """
+    pictures = jax.ShapeDtypeStruct((1, spec.size, spec.size, 3), jnp.float32)
+    return jax.eval_shape(FaceModel(spec).init, jax.random.key(0), pictures)["params"]
+
+
 def init_params(key: Array, spec: FaceSpec) -> Params:
     """Parameters before training, a plain dict.
 
@@ -213,8 +223,7 @@ def init_params(key: Array, spec: FaceSpec) -> Params:
         key: PRNG key.
         spec: the model.
     """
-    pictures = jax.ShapeDtypeStruct((1, spec.size, spec.size, 3), jnp.float32)
-    shapes = jax.eval_shape(FaceModel(spec).init, key, pictures)["params"]
+    shapes = param_shapes(spec)
     # one draw for all: a program that draws each leaf by itself takes XLA minutes to compile
     total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     normal = np.asarray(jax.random.normal(key, (total,)))

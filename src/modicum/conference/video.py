@@ -105,7 +105,7 @@ def decode(
         frames += [frame.to_ndarray(format="rgb24") for frame in decoded if (frame.width, frame.height) == (size, size)]
         if most is not None and len(frames) >= most:
             break
-    return np.stack(frames[:most]) if frames else np.zeros((0, size, size, 3), np.uint8)
+    return np.stack([np.zeros((size, size, 3), np.uint8), *frames[:most]])[1:]
 
 
 def encode_within(frames: UInt8[np.ndarray, " t n n 3"], limit: int, *, fps: float = 25.0) -> bytes:

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from modicum.conference import losses, network, still
 from modicum.conference.blending import blurred
+from modicum.conference.codec import FaceCodec
+from modicum.conference.coding import MotionPrior
 from modicum.conference.spec import FaceSpec
 from modicum.core import Key, Params, check
 from modicum.systems.progress import bars
@@ -140,21 +142,21 @@ class _Batches:
         return _batch(self.config, frames, sources, bounds, key, step)
 
 
-def save_model(path: str | Path, params: Params, spec: FaceSpec) -> None:
-    """Writes a model as one file of arrays (`.npz`) that holds its spec.
+def save_model(path: str | Path, face: FaceCodec) -> None:
+    """Writes a model as one file of arrays (`.npz`) that holds its spec and the prior of its motion.
 
     Args:
         path: where to.
-        params: of `FaceModel`, trained.
-        spec: the model.
+        face: the model, trained.
     """
-    arrays = {jax.tree_util.keystr(place): np.asarray(leaf) for place, leaf in jax.tree.leaves_with_path(params)}
+    arrays = {jax.tree_util.keystr(place): np.asarray(leaf) for place, leaf in jax.tree.leaves_with_path(face.params)}
+    spec = face.spec
     numbers = np.array([spec.size, spec.latents, spec.width, spec.blocks])
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, spec=numbers, **arrays)  # pyrefly: ignore[bad-argument-type]
+    np.savez(path, spec=numbers, prior=np.stack(face.prior), **arrays)  # pyrefly: ignore[bad-argument-type]
 
 
-def load_model(path: str | Path) -> tuple[Params, FaceSpec]:
+def load_model(path: str | Path) -> FaceCodec:
     """A model that `save_model` wrote.
 
     Args:
@@ -167,8 +169,10 @@ def load_model(path: str | Path) -> tuple[Params, FaceSpec]:
         with np.load(path, allow_pickle=False) as stored:
             size, latents, width, blocks = map(int, stored["spec"])
             spec = FaceSpec(size=size, latents=latents, width=width, blocks=blocks)
-            like = jax.eval_shape(lambda: network.init_params(jax.random.key(0), spec))
-            params = jax.tree_util.tree_map_with_path(lambda place, _: stored[jax.tree_util.keystr(place)], like)
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"path must be a model that save_model wrote, got {path}: {error}") from error
-    return params, spec
+            params = jax.tree_util.tree_map_with_path(
+                lambda place, like: jnp.asarray(stored[jax.tree_util.keystr(place)].reshape(like.shape)),
+                network.param_shapes(spec),
+            )
+            return FaceCodec(spec, params, MotionPrior(*stored["prior"].astype(np.int64)))
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"path must be a model that save_model wrote, got {path}: {error}") from None
