@@ -57,7 +57,8 @@ def main() -> int:
             return
         result = federation.federate(config, folder, fresh=arguments.fresh, console=Console(stderr=True))
         rows = {name.replace("_", " "): value for name, value in result.summary.items()}
-        rows["test accuracy"] = f"{100 * rows['test accuracy']:.2f}%"
+        if "test accuracy" in rows:
+            rows["test accuracy"] = f"{100 * rows['test accuracy']:.2f}%"
         rows["upload bytes saved"] = f"{100 * rows['upload bytes saved']:.2f}%"
         Console().print(train.report.result_table(f"{folder.name}: results", {**rows, "run folder": folder}))
 

@@ -19,6 +19,7 @@ TRAINING_START, TRAINING_END = "<!-- training: scripts/tables.py -->", "<!-- end
 SPEED_START, SPEED_END = "<!-- speed: scripts/tables.py -->", "<!-- end of speed -->"
 ACCURACY_START, ACCURACY_END = "<!-- accuracy: scripts/tables.py -->", "<!-- end of accuracy -->"
 CHIPS_START, CHIPS_END = "<!-- chips: scripts/tables.py -->", "<!-- end of chips -->"
+FEDERATED_START, FEDERATED_END = "<!-- federated: scripts/tables.py -->", "<!-- end of federated -->"
 SPIKING_START, SPIKING_END = "<!-- spiking: scripts/tables.py -->", "<!-- end of spiking -->"
 
 
@@ -334,6 +335,14 @@ def chip_tables() -> str:
     return tables.tables(RESULTS, percent)
 
 
+def federated_tables() -> str:
+    """Secure sums, enclaves, federated runs; `scripts/bench/secure_sum.py`, `enclave.py`, `federated.py` wrote them."""
+    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+    from secure_bench import tables
+
+    return tables.tables(RESULTS)
+
+
 def written(readme: str) -> str:
     """The README with the tables between their marks renewed; tables without marks are left out."""
     parts = (
@@ -342,6 +351,7 @@ def written(readme: str) -> str:
         (SPEED_START, SPEED_END, speed_tables),
         (TRAINING_START, TRAINING_END, training_table),
         (SPIKING_START, SPIKING_END, spiking_tables),
+        (FEDERATED_START, FEDERATED_END, federated_tables),
         (CHIPS_START, CHIPS_END, chip_tables),
     )
     for start, end, make in parts:
@@ -381,7 +391,8 @@ def main() -> int:
         readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
     else:
-        print(table(), accuracy_tables(), speed_tables(), training_table(), spiking_tables(), chip_tables(), sep="\n\n")
+        parts = (table, accuracy_tables, speed_tables, training_table, spiking_tables, chip_tables, federated_tables)
+        print(*(make() for make in parts), sep="\n\n")
     return 0
 
 

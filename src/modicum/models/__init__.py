@@ -2,6 +2,7 @@
 
 from modicum.models.convolutional import LeNet5, SmallConvNet, caffe_lenet
 from modicum.models.deep import VGG16, MobileNetV2, ResNet, resnet20, resnet50, small_resnet
+from modicum.models.language import LSTMLanguageModel, LSTMLayer
 from modicum.models.normalized import apply_training, calibrate
 from modicum.models.recurrent import GRUClassifier, GRULayer, rtmobile_gru
 
@@ -9,6 +10,8 @@ __all__ = [
     "VGG16",
     "GRUClassifier",
     "GRULayer",
+    "LSTMLanguageModel",
+    "LSTMLayer",
     "LeNet5",
     "MobileNetV2",
     "ResNet",

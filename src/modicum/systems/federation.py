@@ -16,11 +16,12 @@ from rich.console import Console
 
 from modicum import train
 from modicum.core import Key, Params, check, checkpoint
-from modicum.federated import learning, partition, upload
+from modicum.federated import learning, upload
 from modicum.federated.partition import Split
 from modicum.systems import drawing, progress
 from modicum.systems.federation_config import FederatedConfig
 from modicum.systems.federation_paths import Paths, Summed, secrets_of
+from modicum.systems.federation_task import split_of, task_of
 from modicum.train import metrics, report
 
 
@@ -57,15 +58,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> FederatedCon
     if not isinstance(made, FederatedConfig):
         raise ValueError(f"config() of {path} must return a FederatedConfig, got {type(made).__name__}")
     return train.parse_overrides(made, overrides)
-
-
-def split_of(config: FederatedConfig, labels: np.ndarray) -> Split:
-    """Who holds which examples."""
-    if config.split == "iid":
-        return partition.iid(config.seed, len(labels), config.clients)
-    if config.split == "shards":
-        return partition.shards(config.seed, labels, config.clients, config.shards)
-    return partition.dirichlet(config.seed, labels, config.clients, config.concentration, config.batch)
 
 
 def client_batches(
@@ -116,19 +108,16 @@ class _Run:
 
     def __init__(self, config: FederatedConfig, root: str | Path | None, client: int | None = None) -> None:
         self.config = config
-        training, self.held_out = (
-            train.load_split(config.data, split, root) for split in (config.data.train, config.data.test)
-        )
         init_key, order_key = jax.random.split(jax.random.key(config.seed))
-        self.model = config.model
-        self.params = jax.jit(self.model.init)(init_key, jnp.asarray(training.inputs[:2]))
+        self.task = task_of(config, init_key, root)
+        self.params = self.task.params
         flat, self.build = ravel_pytree(self.params)
-        split = split_of(config, training.labels)
+        split = split_of(config, self.task.training[1])
         chosen = slice(None) if client is None else slice(client, client + 1)
         self.clients = len(split[chosen])
-        self.batch_fn = client_batches(training.arrays, split, order_key, config.batch, chosen)
+        self.batch_fn = client_batches(self.task.training, split, order_key, config.batch, chosen)
         self.optimizer = config.optimizer.build(config.rounds * config.local_steps)
-        self.step = learning.local_step(train.classification_loss(self.model.apply), self.optimizer, config.proximal)
+        self.step = learning.local_step(self.task.loss_fn, self.optimizer, config.proximal)
         self.server = server_optimizer(config)
         self.paths = Paths(config, secrets_of(config.seed, config.clients), flat.size)
         self.sparse = jax.jit(jax.vmap(upload.topk_upload(config.fraction).update))
@@ -185,10 +174,6 @@ class _Run:
             support = np.asarray(upload.common_support(state.params, self.config.fraction))
         return self.paths.add_up(at, np.asarray(updates), present, support), residual
 
-    def evaluate(self, state: FederatedState) -> dict[str, float]:
-        found = train.evaluate(self.model.apply, state.params, *self.held_out.arrays)
-        return {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
-
 
 def federate(
     config: FederatedConfig,
@@ -230,14 +215,14 @@ def federate(
             state, line = run.round(state)
             at = int(state.round)
             if at % config.evaluate_every == 0 or at == config.rounds:
-                line |= run.evaluate(state)
+                line |= run.task.score(state.params)
             bad = metrics.first_not_finite([line])
             if bad is not None:
                 raise ValueError(f"{bad[1]} must be finite, got {bad[2]} in round {at}: lower the learning rate")
             lines.append(line)
             if folder is not None:
                 metrics.append(folder / "metrics.jsonl", [line])
-                if "test_accuracy" in line:
+                if "test_loss" in line:
                     checkpoint.save(folder / "checkpoints", at, state)
             bars.update(task, completed=at, description=f"rounds  loss {line['loss']:.3f}")
     summary = _summary(config, run, lines)
@@ -289,12 +274,17 @@ class Server:
         params, opt_state = learning.server_update(run.server, self.state.params, self.state.opt_state, moved)
         self.state = self.state._replace(params=params, opt_state=opt_state, round=self.state.round + 1)
         due = (at + 1) % config.evaluate_every == 0 or at + 1 == config.rounds
-        return run.evaluate(self.state) if due else {}
+        return run.task.score(self.state.params) if due else {}
 
 
 def _summary(config: FederatedConfig, run: _Run, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    scored = [line for line in lines if "test_accuracy" in line]
+    scored = [line for line in lines if "test_loss" in line]
     sent, dense = (sum(line[name] for line in lines) for name in ("upload_bytes", "dense_bytes"))
+    scores = {name: value for name, value in scored[-1].items() if name.startswith("test_")}
+    if "test_accuracy" in scores:
+        scores["best_test_accuracy"] = max(line["test_accuracy"] for line in scored)
+    else:
+        scores["unknown_words"] = run.task.unknown
     return {
         "data": config.data.name,
         "model": type(config.model).__name__,
@@ -303,9 +293,8 @@ def _summary(config: FederatedConfig, run: _Run, lines: list[dict[str, Any]]) ->
         "path": config.path,
         "clients": config.clients,
         "rounds": len(lines),
-        "test_accuracy": scored[-1]["test_accuracy"],
-        "best_test_accuracy": max(line["test_accuracy"] for line in scored),
-        "test_examples": len(run.held_out.labels),
+        **scores,
+        "test_examples": len(run.task.held_out[0]),
         "upload_bytes": sent,
         "upload_bytes_saved": 1 - sent / dense,
         "protocol_cpu_seconds": round(sum(line["protocol_cpu_seconds"] for line in lines), 3),
@@ -320,9 +309,12 @@ def draw(lines: list[dict[str, Any]], path: Path, title: str) -> None:
 
     figure = Figure((9, 3.4), layout="constrained")
     curve, sent = figure.subplots(1, 2)
-    scored = [line for line in lines if "test_accuracy" in line]
-    curve.plot([line["step"] for line in scored], [100 * line["test_accuracy"] for line in scored], "o-", ms=3)
-    curve.set(title=title, xlabel="rounds", ylabel="held out, % right")
+    scored = [line for line in lines if "test_loss" in line]
+    name, label, factor = "test_accuracy", "held out, % right", 100
+    if "test_perplexity" in scored[-1]:
+        name, label, factor = "test_perplexity", "held out, perplexity", 1
+    curve.plot([line["step"] for line in scored], [factor * line[name] for line in scored], "o-", ms=3)
+    curve.set(title=title, xlabel="rounds", ylabel=label)
     rounds = [line["step"] for line in lines]
     for name, label in (("dense_bytes", "dense, unprotected"), ("upload_bytes", "sent")):
         sent.plot(rounds, np.cumsum([line[name] for line in lines]) / 1e6, label=label)

@@ -21,7 +21,11 @@ class FederatedConfig:
         data: what is learned.
         model: a flax.linen module, `inputs -> logits`, without batch statistics.
         optimizer: of the clients; its schedule runs over all rounds, its state starts anew in each.
-        split: "iid", "shards" (few classes each) or "dirichlet".
+        split: "iid", "shards" (few classes each) or "dirichlet"; of text, "iid" (windows drawn at random) or "shards"
+            (stretches that follow each other).
+        window: words of an example, where the data are text.
+        hankel: side of the Hankel blocks that weights are trained and sent in, 0 for dense ones. Weights of two axes,
+            both at least as long, are put into that form.
         shards: classes, or rather shards, of a client, where the split is that.
         concentration: of the Dirichlet distribution, where the split is that.
         clients: how many, at least 2.
@@ -49,6 +53,8 @@ class FederatedConfig:
     model: nn.Module = field(default_factory=LeNet5)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="sgd", learning_rate=0.02))
     split: str = "iid"
+    window: int = 32
+    hankel: int = 0
     shards: int = 2
     concentration: float = 0.5
     clients: int = 10
@@ -83,7 +89,11 @@ class FederatedConfig:
             batch=self.batch,
             evaluate_every=self.evaluate_every,
             shards=self.shards,
+            window=self.window,
         )
+        check.integer(0, hankel=self.hankel)
+        if self.hankel == 1:
+            raise ValueError("hankel must be 0 or at least 2, got 1")
         check.between(0.0, 1.0, fraction=self.fraction)
         check.positive(fraction=self.fraction, server_rate=self.server_rate, clip_norm=self.clip_norm)
         check.between(0.0, 0.999, dropout=self.dropout)
