@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ def test_short_form(key):
     params = {
         "kernel": jax.random.normal(key, (64, 96)),
         "bias": jax.random.normal(key, (96,)),
-        "thin": np.ones((3, 9)),
+        "thin": jnp.ones((3, 9)),
     }
     shapes = {name: leaf.shape for name, leaf in leaves_by_path(params).items()}
     short = federation_task.short(16, params)

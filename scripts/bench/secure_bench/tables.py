@@ -41,8 +41,8 @@ def sums(path: Path) -> str:
     lines += ["", f"CPU time of the process; {made_with(entry['versions'])}."]
     if entry["flower"]:
         lines[-1] += (
-            f" Flower {entry['flower']['version']} makes masks from seeds of 32 bits, ours are ChaCha20 under keys of 256 "
-            f"bits; its upload is {entry['flower']['upload_bytes'] / sizes['dimension']:.2f} bytes a parameter."
+            f" Flower {entry['flower']['version']} makes masks from seeds of 32 bits, ours from keys of 256 bits; "
+            f"its upload is {entry['flower']['upload_bytes'] / sizes['dimension']:.2f} bytes a parameter."
         )
     return "\n".join(lines)
 
