@@ -20,6 +20,7 @@ SPEED_START, SPEED_END = "<!-- speed: scripts/tables.py -->", "<!-- end of speed
 ACCURACY_START, ACCURACY_END = "<!-- accuracy: scripts/tables.py -->", "<!-- end of accuracy -->"
 CHIPS_START, CHIPS_END = "<!-- chips: scripts/tables.py -->", "<!-- end of chips -->"
 FEDERATED_START, FEDERATED_END = "<!-- federated: scripts/tables.py -->", "<!-- end of federated -->"
+VIDEO_START, VIDEO_END = "<!-- video: scripts/tables.py -->", "<!-- end of video -->"
 SPIKING_START, SPIKING_END = "<!-- spiking: scripts/tables.py -->", "<!-- end of spiking -->"
 
 
@@ -343,6 +344,14 @@ def federated_tables() -> str:
     return tables.tables(RESULTS)
 
 
+def video_tables() -> str:
+    """The face codec beside video codecs; `scripts/bench/video.py` measured it."""
+    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+    import video_tables
+
+    return video_tables.tables(RESULTS)
+
+
 def written(readme: str) -> str:
     """The README with the tables between their marks renewed; tables without marks are left out."""
     parts = (
@@ -351,6 +360,7 @@ def written(readme: str) -> str:
         (SPEED_START, SPEED_END, speed_tables),
         (TRAINING_START, TRAINING_END, training_table),
         (SPIKING_START, SPIKING_END, spiking_tables),
+        (VIDEO_START, VIDEO_END, video_tables),
         (FEDERATED_START, FEDERATED_END, federated_tables),
         (CHIPS_START, CHIPS_END, chip_tables),
     )
@@ -391,7 +401,16 @@ def main() -> int:
         readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
     else:
-        parts = (table, accuracy_tables, speed_tables, training_table, spiking_tables, chip_tables, federated_tables)
+        parts = (
+            table,
+            accuracy_tables,
+            speed_tables,
+            training_table,
+            spiking_tables,
+            video_tables,
+            chip_tables,
+            federated_tables,
+        )
         print(*(make() for make in parts), sep="\n\n")
     return 0
 
