@@ -8,20 +8,22 @@ from jaxtyping import Array, Float
 
 from modicum.conference import network, quality
 from modicum.conference.spec import FaceSpec
-from modicum.core import Key, Params
+from modicum.core import Params
 
 
 class Batch(NamedTuple):
     """Frames of one training step, from 0 to 1.
 
     Attributes:
-        key: noise of the quantizer and weights of the sources.
+        noise: (batch, latents), uniform from -0.5 to 0.5, in place of rounding.
+        share: (batch,), from 0 to 1: how much of the first source is mixed in.
         sources: (2, batch, size, size, 3): coded pictures of the same person.
         frames: (batch, size, size, 3): to be reconstructed.
         before: (batch, size, size, 3): the frame before each, for the rate of motion.
     """
 
-    key: Key
+    noise: Array
+    share: Array
     sources: Array
     frames: Array
     before: Array
@@ -111,8 +113,8 @@ def distance(first: Float[Array, " h w c"], second: Float[Array, " h w c"], weig
 def loss(params: Params, batch: Batch, spec: FaceSpec, weights: LossWeights) -> tuple[Array, dict[str, Array]]:
     """Loss of one batch, and what it consists of.
 
-    Two sources are mixed by a random share, which is 1 for half of the examples: one source or two, both are learned.
-    Rounding is replaced by uniform noise of the same width (Balle et al., 2017).
+    Two sources are mixed by the batch's share. Rounding is replaced by uniform noise of the same width
+    (Balle et al., 2017).
 
     Args:
         params: of `FaceModel`.
@@ -121,13 +123,10 @@ def loss(params: Params, batch: Batch, spec: FaceSpec, weights: LossWeights) -> 
         weights: shares.
     """
     size = batch.frames.shape[0]
-    noise_key, share_key, one_key = jax.random.split(batch.key, 3)
     motion, before = jnp.split(network.encode(params, spec, jnp.concatenate([batch.frames, batch.before])), 2)
-    noisy = motion + jax.random.uniform(noise_key, motion.shape, minval=-0.5, maxval=0.5)
-    share = jnp.where(jax.random.bernoulli(one_key, 0.5, (size,)), 1.0, jax.random.uniform(share_key, (size,)))
     read = network.read(params, spec, batch.sources.reshape(-1, *batch.frames.shape[1:]))
     sources = jax.tree.map(lambda leaf: leaf.reshape(2, size, *leaf.shape[1:]), read)
-    drawn = network.draw(params, spec, sources, jnp.stack([share, 1 - share]), noisy)
+    drawn = network.draw(params, spec, sources, jnp.stack([batch.share, 1 - batch.share]), motion + batch.noise)
     still = sources.picture[0]
     swapped = drawn.mask * drawn.picture + (1 - drawn.mask) * still
     compare = jax.vmap(lambda first, second: distance(first, second, weights))

@@ -74,18 +74,30 @@ def coded_sources(clip: np.ndarray, config: FaceTraining, console: Console | Non
 
 
 def _batch(config: FaceTraining, frames: Any, sources: Any, bounds: Any, key: Key, step: Any) -> losses.Batch:
-    """The batch of a step: clips drawn evenly, a frame and two sources of each."""
-    clip_key, frame_key, source_key, noise_key = jax.random.split(jax.random.fold_in(key, step), 4)
-    size = (config.batch,)
-    clip = jax.random.randint(clip_key, size, 0, sources.shape[0])
-    start, stop = bounds[clip, 0], bounds[clip, 1]
-    index = jax.random.randint(frame_key, size, start + 1, stop)
-    drawn = jax.random.randint(source_key, (2, config.batch), 0, config.sources)
+    """The batch of a step: clips drawn evenly, a frame and two sources of each.
+
+    Every second example has one source alone: one or two, both are learned. All numbers come from one draw, since each
+    draw by itself takes XLA a second to compile.
+    """
+    size, latents = config.batch, config.spec.latents
+    drawn = jax.random.uniform(jax.random.fold_in(key, step), (size, latents + 5))
+    noise, (clip, frame, first, second, share) = drawn[:, 5:] - 0.5, drawn[:, :5].T
+
+    def one_of(low: Any, count: Any, uniform: Any) -> Any:
+        return low + jnp.minimum((uniform * count).astype(jnp.int32), count - 1)
+
+    clip = one_of(0, sources.shape[0], clip)
+    # not the very first frame of a clip: none is before it
+    start, stop = bounds[clip, 0] + 1, bounds[clip, 1]
+    index = one_of(start, stop - start, frame)
+    chosen = one_of(0, config.sources, jnp.stack([first, second]))
+    share = jnp.where(jnp.arange(size) % 2 == 0, 1.0, share)
 
     def scaled(pictures: Any) -> Any:
         return pictures.astype(jnp.float32) / 255
 
-    return losses.Batch(noise_key, scaled(sources[clip[None], drawn]), scaled(frames[index]), scaled(frames[index - 1]))
+    pictures = scaled(sources[clip[None], chosen])
+    return losses.Batch(noise, share, pictures, scaled(frames[index]), scaled(frames[index - 1]))
 
 
 def train_face(
@@ -117,7 +129,8 @@ def train_face(
     bounds = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
     params_key, order_key = jax.random.split(jax.random.key(config.seed))
     schedule = optax.warmup_cosine_decay_schedule(0, config.learning_rate, max(config.steps // 20, 1), config.steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
+    # as one vector: dozens of small updates would take longer to compile and to run
+    optimizer = optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99)))
     step_fn = make_train_step(
         lambda params, batch: losses.loss(params, batch, config.spec, config.weights), optimizer, has_aux=True
     )
