@@ -4,7 +4,7 @@ python scripts/bench/secure_sum_cases.py             writes scripts/bench/result
 python scripts/bench/secure_sum_cases.py --tiny      a few, printed only
 
 SecAgg: 3 to 24 clients, of whom 0 to 40% drop at one of its five stages or spread over them. SEFL: 2 to 1,000 clients,
-of whom 0 to 40% drop, rings of 8 to 32 bits.
+of whom 0 to 40% drop, rings of 20 to 32 bits.
 """
 
 import argparse

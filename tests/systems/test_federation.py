@@ -1,7 +1,11 @@
 """Federated runs: private training equals plain training to the fixed-point step, and resumes bit-equal."""
 
+import ast
+import importlib.util
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +17,7 @@ from modicum.systems import federation
 from modicum.systems.federation_config import FederatedConfig
 from modicum.train import DataConfig, OptimizerConfig, metrics
 
+ROOT = Path(__file__).parents[2]
 CONFIG = FederatedConfig(
     data=DataConfig(name="digits"),
     model=SmallConvNet(widths=(4, 8)),
@@ -141,3 +146,34 @@ def test_batches_of_uneven_clients():
     seen = [np.concatenate(parts) for parts in zip(*(np.asarray(batch_fn(at)[0]) for at in range(3)), strict=True)]
     assert sorted(seen[1]) == list(range(5, 17))
     assert set(seen[0]) == set(range(5))
+
+
+FILES = sorted(path for folder in ("enclave", "sefl") for path in (ROOT / "configs" / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_config_says_what_it_is(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert f"Command: python scripts/federate.py configs/{path.parent.name}/{path.name}" in text
+    for word in ("Time:", "Score:"):
+        assert word in text
+    assert federation.load_config(path, ["rounds=3"]).rounds == 3
+
+
+def test_script(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("federate", ROOT / "scripts" / "federate.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script.command, "stop_at_once_on_interrupt", lambda: None)
+    config = str(ROOT / "configs" / "sefl" / "digits.py")
+    small = ["rounds=1", "local_steps=1", "clients=2", "--run", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["federate.py", config, *small])
+    assert script.main() == 0
+    assert "test accuracy" in capsys.readouterr().out
+    for bad, sentence in (
+        (["round=1"], "did you mean 'rounds'"),
+        (["path=enclave", "--engine", "flower"], "path must be 'sefl' with fraction 1 on flower"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["federate.py", config, *bad, "--run", str(tmp_path / "other")])
+        assert script.main() == 2
+        assert sentence in capsys.readouterr().err

@@ -80,9 +80,10 @@ class Terms:
     @staticmethod
     def read(folder: Path) -> "Terms":
         """Those of a folder."""
-        text = json.loads((folder / "terms.json").read_text(encoding="utf-8"))
+        text: dict[str, Any] = json.loads((folder / "terms.json").read_text(encoding="utf-8"))
         text["identities"] = tuple(bytes.fromhex(key) for key in text["identities"])
-        return Terms(**{**text, "provider_key": bytes.fromhex(text["provider_key"])})
+        text["provider_key"] = bytes.fromhex(text["provider_key"])
+        return Terms(**text)
 
     def round(self, run_id: int, round_id: int) -> SeflSpec:
         """A round of a run."""

@@ -69,8 +69,10 @@ def task_of(config: FederatedConfig, key: Key, root: str | Path | None = None) -
     shapes = {name: leaf.shape for name, leaf in leaves_by_path(dense).items()}
     build = functools.partial(built, config.hankel, shapes)
 
+    model_fn: Callable[..., Any] = config.model.apply
+
     def apply(params: Params, inputs: Array) -> Array:
-        return config.model.apply(build(params), inputs)
+        return model_fn(build(params), inputs)
 
     if config.data.name == TEXT:
         return Task(
@@ -98,7 +100,8 @@ def frequent(words: np.ndarray, size: int) -> np.ndarray:
 def windows(words: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Stretches of so many words that follow each other, and the word after each word."""
     count = (len(words) - 1) // length
-    return tuple(part[: count * length].reshape(count, length) for part in (words[:-1], words[1:]))
+    inputs, labels = (part[: count * length].reshape(count, length) for part in (words[:-1], words[1:]))
+    return inputs, labels
 
 
 def takes(side: int, shape: tuple[int, ...]) -> bool:
