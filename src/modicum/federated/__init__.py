@@ -12,6 +12,7 @@ from modicum.federated import (
     secagg,
     sefl,
     sefl_lattice,
+    sefl_norm,
     upload,
     wire,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "secagg",
     "sefl",
     "sefl_lattice",
+    "sefl_norm",
     "upload",
     "wire",
 ]
