@@ -24,10 +24,13 @@ def config(model: str = "small") -> Simulation:
     return Simulation(
         network=on_cifar10(model),
         spec=ChargeSpec(weight_bits=3),
-        layers=(("Conv_0", ChargeSpec(weight_bits=5, input_bits=8)), ("Dense", ChargeSpec(weight_bits=5))),
+        layers=(
+            ("Conv_0", ChargeSpec(weight_bits=5, input_bits=8, copies=4)),
+            ("Dense", ChargeSpec(weight_bits=5, copies=2)),
+        ),
         quantile=0.999,
         fit_weights=True,
-        training=ChipTraining(steps=2500 if model == "small" else 20000, learning_rate=1e-3, batch=64),
+        training=ChipTraining(steps=6000 if model == "small" else 20000, learning_rate=1e-3, batch=64),
         chips=4,
         variations=(0.0, 0.02, 0.05),
     )

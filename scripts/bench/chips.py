@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "chips.json"
-SHORT = ("schedule.outer=10", "schedule.inner=60", "schedule.growth=1.7", "schedule.retrain=900")
-"""1,500 steps of compression to the penalty that the 3,000 of the recipe end with."""
 FORMS_BITS = {4: 3, 8: 4, 16: 5}
 """Rows of a fragment, and the converter bits that FORMS gives them (section IV-C)."""
 
@@ -45,7 +43,7 @@ class Cell(NamedTuple):
 def forms(fragment: int, *settings: str, name: str = "", anchor: str = "") -> Cell:
     """Polarized LeNet-5 with 8-bit weights on FORMS; `fragment` 0 is the same without signs, in two columns."""
     rows = fragment or 8
-    network = ("bits=8", f"fragment={fragment}", *(f"network.{text}" for text in SHORT))
+    network = ("bits=8", f"fragment={fragment}")
     device = (f"spec.fragment={rows}", f"spec.adc_bits={FORMS_BITS[rows]}", "spec.input_bits=8", "batch=1000")
     return Cell(
         name or f"FORMS, fragments of {fragment}",
@@ -60,13 +58,18 @@ def forms(fragment: int, *settings: str, name: str = "", anchor: str = "") -> Ce
 VARIED = ("spec.sigma=0.1", "chips=50", "images=2000")
 CELLS = (
     Cell(
-        "CAP-RAM, one macro", "capram/mnist.py", "capram-mnist-net", (), "capram", "98.8% of 500 images, as in software"
+        "CAP-RAM, one macro",
+        "capram/mnist.py",
+        "capram-mnist-net",
+        ("network.epochs=2", "training.steps=4000", "chips=4", "variations=()"),
+        "capram",
+        "98.8% of 500 images, as in software",
     ),
     Cell(
         "CAP-RAM, ResNet",
         "capram/cifar10.py",
         "capram-cifar10-net",
-        ("network.epochs=8", "training.steps=1500"),
+        ("network.epochs=8", "training.steps=1500", "chips=2", "variations=()"),
         "capram",
         "89.0% of 500 images, ResNet-20, 1.6 below",
     ),

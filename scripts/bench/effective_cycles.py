@@ -2,7 +2,7 @@
 
 python scripts/bench/effective_cycles.py --runs RUNS     adds cells to scripts/bench/results/effective-cycles.json
 
-A cell is one network, one fragment size, one input format: 1,000 held-out images pass through the network, and every
+A cell is one network, one fragment size, one input format: 500 held-out images pass through the network, and every
 layer's mean effective input cycles (FORMS, section III-D) are measured on its real activations. The speed-up over
 ISAAC is that of the cost model with these cycles, layer by layer, for the same weights in the same number of crossbars:
 crossbars balanced over layers (as ISAAC replicates its early ones) and the slowest layer without replication. It is the
@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def networks(runs: Path) -> dict[str, tuple[Any, Any, Any]]:
         for folder in folders:
             if (folder / "result.json").exists():
                 state = train.train(_as_trained(experiment, folder), folder).state
-                inputs = train.load_split(experiment.data, experiment.data.test).inputs[:1000]
+                inputs = train.load_split(experiment.data, experiment.data.test).inputs[:500]
                 found[name] = (experiment.model.apply, state.params, inputs)
     return found
 
@@ -67,60 +68,109 @@ def _as_trained(experiment: Any, folder: Path) -> Any:
     return replace(experiment, epochs=stored["epochs"], steps=stored["steps"])
 
 
-def measure(network: tuple[Any, Any, Any], fragment: int, input_format: str) -> dict[str, Any]:
-    """One cell."""
-    from modicum import analog
+def measure(network: tuple[Any, Any, Any]) -> dict[tuple[int, str], dict[str, Any]]:
+    """All cells of one network, by fragment and format: its images pass once."""
+    import jax
+
+    from modicum import analog, core
 
     fun, variables, inputs = network
-    bits, step = FORMATS[input_format]
-    forms = analog.CrossbarSpec(
-        fragment=fragment, adc_bits=FRAGMENTS[fragment], encoding="polarized", input_bits=bits, weight_scale="max"
-    )
-    isaac = replace(forms, fragment=128, adc_bits=8, encoding="offset")
-    devices = {}
-    for name, spec, table in (("forms", forms, analog.FORMS), ("isaac", isaac, analog.ISAAC)):
-        quantile = 0.999 if step == "quantile" else 1.0
-        scaled = analog.scaled(
-            fun, analog.crossbar(spec, architecture=table), variables, inputs, quantile=quantile, weights=False
+    seen: dict[str, dict[tuple[int, str], float]] = {}
+    signed: dict[str, bool] = {}
+
+    def rule(site: Any, weight: Any, activations: Any) -> Any:
+        jax.debug.callback(
+            partial(_record, seen, signed, site.name), *_cycles(core.matmul_form(site).inputs(activations))
         )
-        devices[name] = _stepped(scaled, step) if isinstance(step, float) else scaled
-    rows = {name: analog.report(fun, device, variables, inputs).rows for name, device in devices.items()}
-    return {"input_bits": bits, **summary(rows["forms"], rows["isaac"], bits, len(inputs))}
+        return site.apply(weight, activations)
+
+    jax.block_until_ready(jax.jit(core.rewrite(fun, rule))(variables, inputs))
+    jax.effects_barrier()
+    cells = {}
+    for fragment in FRAGMENTS:
+        for input_format, (bits, _) in FORMATS.items():
+            layers = []
+            for site in core.sites(fun, variables, inputs):
+                cycles = seen[site.name][fragment, input_format]
+                forms, isaac = specs(fragment, bits, signed[site.name])
+                measured = analog.Activity(cycles, 0.0)
+                costs = (
+                    analog.cost(site, forms, measured),
+                    analog.cost(site, forms),
+                    analog.cost(site, isaac, architecture=analog.ISAAC),
+                )
+                layers.append(layer(site.name, cycles, costs, len(inputs)))
+            cells[fragment, input_format] = {"input_bits": bits, **summary(layers)}
+    return cells
 
 
-def _stepped(device: Any, step: float) -> Any:
-    def chosen(site: Any) -> Any:
-        picked = device(site)
-        return picked._replace(spec=replace(picked.spec, input_scale=step))
+def specs(fragment: int, bits: int, signed: bool) -> tuple[Any, Any]:
+    """FORMS with fragments of so many rows, and ISAAC, for 8-bit weights and inputs of so many bits."""
+    from modicum import analog
 
-    return chosen
+    forms = analog.CrossbarSpec(
+        fragment=fragment,
+        adc_bits=FRAGMENTS[fragment],
+        encoding="polarized",
+        input_bits=bits,
+        input_format="signed" if signed else "unsigned",
+    )
+    return forms, replace(forms, fragment=128, adc_bits=8, encoding="offset")
 
 
-def summary(forms: Any, isaac: Any, bits: int, examples: int) -> dict[str, Any]:
+def _cycles(groups: Any) -> tuple[Any, list[Any]]:
+    """Lowest input of a layer, and its effective cycles for every fragment and format, in order."""
+    import jax.numpy as jnp
+
+    from modicum import analog
+
+    vectors = groups.reshape(-1, groups.shape[-1])
+    size = jnp.abs(vectors)
+    found = []
+    for fragment in FRAGMENTS:
+        for bits, step in FORMATS.values():
+            highest = jnp.quantile(size.ravel()[:: max(size.size // 2**20, 1)], 0.999)
+            highest = jnp.max(size) if step == "largest" else highest
+            spacing = step if isinstance(step, float) else highest / (2**bits - 1)
+            # the sign of an image's pixels makes two passes, each of which is counted
+            spec = specs(fragment, bits, signed=True)[0]
+            codes = jnp.clip(jnp.round(vectors / spacing), -(2**bits - 1), 2**bits - 1).astype(jnp.int32)
+            both = analog.effective_bits(codes, spec)
+            found.append(jnp.where(jnp.min(vectors) < 0, both, 2 * both))
+    return jnp.min(vectors), found
+
+
+def _record(
+    seen: dict[str, dict[tuple[int, str], float]], signed: dict[str, bool], name: str, least: Any, found: list[Any]
+) -> None:
+    signed[name] = bool(least < 0)
+    names = [(fragment, input_format) for fragment in FRAGMENTS for input_format in FORMATS]
+    seen[name] = {cell: float(value) for cell, value in zip(names, found, strict=True)}
+
+
+def layer(name: str, cycles: float, costs: tuple[Any, Any, Any], examples: int) -> dict[str, Any]:
+    """One layer of a cell, per example; costs with skipping, without, and ISAAC's."""
+    skipping, streaming, isaac = costs
+    return {
+        "name": name,
+        "effective_cycles": cycles,
+        "seconds": skipping.latency_seconds / examples,
+        "unskipped_seconds": streaming.latency_seconds / examples,
+        "isaac_seconds": isaac.latency_seconds / examples,
+        "joules": skipping.energy_joules / examples,
+        "isaac_joules": isaac.energy_joules / examples,
+        "crossbars": skipping.crossbars,
+        "isaac_crossbars": isaac.crossbars,
+    }
+
+
+def summary(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """Effective cycles by layer, and the speed-up with what it is made of.
 
     Args:
-        forms: rows of the report, effective cycles measured.
-        isaac: of the same network; it streams all bits.
-        bits: of an input.
-        examples: in the batch that the rows are of.
+        layers: from `layer`.
     """
     from modicum import analog
-
-    layers = []
-    for mine, other in zip(forms, isaac, strict=True):
-        cycles = mine.activity.effective_bits
-        layers.append(
-            {
-                "name": mine.name,
-                "effective_cycles": cycles,
-                "seconds": mine.latency_seconds / examples,
-                "unskipped_seconds": mine.latency_seconds / examples * bits / max(cycles, 1e-9),
-                "isaac_seconds": other.latency_seconds / examples,
-                "crossbars": mine.crossbars,
-                "isaac_crossbars": other.crossbars,
-            }
-        )
 
     def work(seconds: str, crossbars: str) -> float:
         return sum(layer[seconds] * layer[crossbars] for layer in layers)
@@ -136,6 +186,7 @@ def summary(forms: Any, isaac: Any, bits: int, examples: int) -> dict[str, Any]:
         "unskipped_speedup": other / unskipped,
         "speedup": other / mine,
         "speedup_per_area": other / mine * area,
+        "work_per_joule": sum(layer["isaac_joules"] for layer in layers) / sum(layer["joules"] for layer in layers),
         "speedup_slowest_layer": slowest,
     }
 
@@ -159,15 +210,14 @@ def main() -> int:
 
     stored = json.loads(arguments.results.read_text()) if arguments.results.exists() else {"cells": {}}
     for name, network in networks(arguments.runs).items():
-        for fragment in FRAGMENTS:
-            for input_format in FORMATS:
-                cell = f"{name} | {fragment} | {input_format}"
-                if cell not in stored["cells"]:
-                    stored["cells"][cell] = measure(network, fragment, input_format)
-                    stored["full_crossbar"] = {str(size): full_crossbar(size) for size in FRAGMENTS}
-                    report.write_json(arguments.results, {**stored, "versions": report.versions()})
-                    done = stored["cells"][cell]
-                    print(f"{cell}: {done['mean_cycles']:.2f} cycles, {done['speedup']:.3f} x ISAAC", flush=True)
+        if any(cell.startswith(f"{name} | ") for cell in stored["cells"]):
+            continue
+        for (fragment, input_format), done in measure(network).items():
+            cell = f"{name} | {fragment} | {input_format}"
+            stored["cells"][cell] = done
+            print(f"{cell}: {done['mean_cycles']:.2f} cycles, {done['speedup']:.3f} x ISAAC", flush=True)
+        stored["full_crossbar"] = {str(size): full_crossbar(size) for size in FRAGMENTS}
+        report.write_json(arguments.results, {**stored, "versions": report.versions()})
     return 0
 
 

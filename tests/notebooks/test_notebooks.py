@@ -26,7 +26,7 @@ def cells(text):
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in SCRIPTS} >= {"spiking"}
+    assert {path.stem for path in SCRIPTS} >= {"spiking", "analog"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -90,7 +91,7 @@ def test_settings_that_do_not_fit_are_refused():
         load_simulation(DIGITS, device="toaster")
     with pytest.raises(ValueError, match="override must name a setting"):
         load_simulation(DIGITS, ["spec.fragmant=3"])
-    with pytest.raises(ValueError, match="quantile must be"):
+    with pytest.raises(ValueError, match="quantile must lie from 0 to 1"):
         load_simulation(DIGITS, ["quantile=2"])
 
 
@@ -98,9 +99,9 @@ def test_lenet_fits_one_macro():
     """Slices of 128 rows that hold all of its digits, against the 8 rows of 64 slices that there are."""
     settings = load_simulation(ROOT / "configs" / "capram" / "mnist.py")
     model = settings.experiment.model
-    image = np.zeros((1, 28, 28, 1), np.float32)
+    image = jnp.zeros((1, 28, 28, 1))
     slices = 0
-    for site in sites(model.apply, model.init(jax.random.key(0), image), image):
+    for site in sites(model.apply, jax.eval_shape(model.init, jax.random.key(0), image), image):
         spec, form = settings.spec_of(site.leaf), matmul_form(site)
-        slices += -(-form.rows // 128) * form.columns * spec.digits * spec.polarities
+        slices += -(-form.rows * spec.copies // 128) * form.columns * spec.digits * spec.polarities
     assert slices <= charge_cost.CAPRAM.rows * charge_cost.CAPRAM.slices

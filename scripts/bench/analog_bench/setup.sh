@@ -13,7 +13,7 @@ peer() {
   case $1 in
     # the local file of torch is for Python 3.11
     lightning) peer_environment lightning "$(modicum_python 11)" \
-      "torch==2.13.0 numpy scipy aihwkit-lightning==2.1.0 badcrossbar" "Python 3.11" ;;
+      "torch==2.13.0 numpy scipy aihwkit-lightning==2.1.0" "Python 3.11" ;;
     # wheels of 1.2.0 are for 3.12 and 3.13; its torch is PyPI's, a build for GPUs of some gigabytes
     aihwkit) peer_environment aihwkit "$(modicum_python 13)" "aihwkit==1.2.0" "Python 3.13" ;;
     *)

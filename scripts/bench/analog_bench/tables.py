@@ -87,6 +87,7 @@ def cycles(results: Path) -> str:
                 f"{cell['skip_gain']:.2f}x",
                 f"{cell['speedup']:.2f}x",
                 f"{cell['speedup_per_area']:.2f}x",
+                f"{cell['work_per_joule']:.2f}x",
                 f"{cell['speedup_slowest_layer']:.2f}x",
             )
         )
@@ -100,6 +101,7 @@ def cycles(results: Path) -> str:
         "skipping gains",
         "speed-up over ISAAC",
         "per area",
+        "per joule",
         "slowest layer's",
     )
     full = stored["full_crossbar"]["8"]

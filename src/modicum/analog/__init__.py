@@ -5,6 +5,7 @@ from modicum.analog.capram import capram
 from modicum.analog.charge import ChargeChip
 from modicum.analog.charge_calibration import calibrate
 from modicum.analog.charge_cost import CAPRAM, Macro, Mode, mode, mode_table
+from modicum.analog.charge_functional import capram_functional, error_deviation
 from modicum.analog.charge_spec import ChargeSpec
 from modicum.analog.chip import Chip, age, certify, fold_wires, held_weights, mapping_error, program, reading_spec
 from modicum.analog.compiled import CompiledChip, compile_chip, compiled_integers, read_compiled
@@ -19,6 +20,7 @@ from modicum.analog.converters import (
 )
 from modicum.analog.cost import FORMS, ISAAC, Activity, Architecture, Component, Cost, activity, converter_ratio, cost
 from modicum.analog.crossbar import read
+from modicum.analog.functional import FunctionalSpec, functional
 from modicum.analog.products import fold, integer_product, read_path
 from modicum.analog.reads import read_noise
 from modicum.analog.report import Report, Row, measured, merged, report
@@ -42,6 +44,7 @@ __all__ = [
     "Cost",
     "CrossbarSpec",
     "Device",
+    "FunctionalSpec",
     "Macro",
     "Mode",
     "Report",
@@ -50,6 +53,7 @@ __all__ = [
     "age",
     "calibrate",
     "capram",
+    "capram_functional",
     "certify",
     "charge",
     "charge_cost",
@@ -60,9 +64,11 @@ __all__ = [
     "crossbar",
     "drift",
     "effective_bits",
+    "error_deviation",
     "faults",
     "fold",
     "fold_wires",
+    "functional",
     "gaussian",
     "held_weights",
     "integer_product",

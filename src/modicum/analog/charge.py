@@ -128,6 +128,7 @@ def program(key: Key, weights: Float[Array, " ..."], spec: ChargeSpec) -> Charge
     step = converters.weight_step(lax.stop_gradient(weights), spec.steps)
     lowest, highest = spec.levels
     levels = jnp.clip(jnp.round(lax.stop_gradient(weights) / step), lowest, highest).astype(jnp.int32)
+    levels = jnp.repeat(levels, spec.copies, axis=0)
     cells = jnp.moveaxis(encode(converters.split_fragments(levels, LINES), spec), 2, 0)
 
     blocks, polarities, digits, _, columns = cells.shape
@@ -301,7 +302,8 @@ def read(key: Key, chip: ChargeChip, inputs: Float[Array, " *b k"], spec: Charge
 def _product(key: Key, chip: ChargeChip, codes: Array, spec: ChargeSpec) -> Array:
     """`(vectors, columns)` float32, in units of weight level times input code."""
     blocks = chip.blocks.cells.shape[0]
-    cut = jnp.swapaxes(converters.split_fragments(codes.T, LINES), 1, 2)
+    lines = jnp.repeat(codes.T, spec.copies, axis=0)
+    cut = jnp.swapaxes(converters.split_fragments(lines, LINES), 1, 2)
     places = jnp.array(spec.places, jnp.float32)
 
     shifts = NIBBLE_BITS * jnp.arange(spec.cycles, dtype=jnp.int32)
@@ -324,7 +326,7 @@ def _product(key: Key, chip: ChargeChip, codes: Array, spec: ChargeSpec) -> Arra
 
     zeros = jnp.zeros((codes.shape[0], chip.weights.shape[-1]), jnp.float32)
     total, _ = lax.scan(block_step, zeros, (chip.blocks, cut, jax.random.split(key, blocks)))
-    return total * jnp.float32(spec.lsb)
+    return total * jnp.float32(spec.lsb / spec.copies)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

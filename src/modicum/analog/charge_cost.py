@@ -149,7 +149,7 @@ def cost(site: Site, spec: ChargeSpec, activity: Any = None, macro: Macro = CAPR
     """
     del activity
     form = matmul_form(site)
-    blocks = form.groups * -(-form.rows // LINES)
+    blocks = form.groups * -(-form.rows * spec.copies // LINES)
     cycles = form.batch * spec.passes * spec.cycles
     reads = blocks * -(-form.columns * spec.digits // macro.converters)
     macros = -(-blocks * form.columns * spec.digits * spec.polarities // (macro.rows * macro.slices))
@@ -164,6 +164,6 @@ def cost(site: Site, spec: ChargeSpec, activity: Any = None, macro: Macro = CAPR
         area_mm2=macros * macro.area_mm2,
         conversions=float(conversions),
         crossbars=macros,
-        cells=form.groups * form.rows * form.columns * spec.digits * spec.polarities,
+        cells=form.groups * form.rows * spec.copies * form.columns * spec.digits * spec.polarities,
         parts=tuple(parts),
     )

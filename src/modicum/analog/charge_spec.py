@@ -60,6 +60,9 @@ class ChargeSpec:
         input_format: `'signed'` reads `max(x, 0)` and `max(-x, 0)` in two passes; `'unsigned'` reads once and takes
             negative inputs as 0.
         input_scale: value of one input step, or `'max'`: the largest magnitude of the call gets the highest code.
+        copies: lines that carry each input, 1 to 128: every weight is held as often, sums grow as much against what
+            conversions add, and are divided again digitally. A layer of few rows so uses lines that would idle (25
+            rows: 5 copies in the same 128 lines). Our own; the paper tells of no such mapping.
         weight_scale: value of one weight step, or `'max'` or `'grid'` as in `CrossbarSpec`. Only a number reaches
             the lowest two's complement level, the one without a positive partner.
 
@@ -88,6 +91,7 @@ class ChargeSpec:
     input_format: str = "signed"
     input_scale: float | str = "max"
     weight_scale: float | str = "grid"
+    copies: int = 1
 
     def __post_init__(self):
         check.one_of(tuple(WEIGHT_BITS), encoding=self.encoding)
@@ -98,6 +102,7 @@ class ChargeSpec:
                 f"weight_bits must be one of {allowed} for the encoding {self.encoding!r}, got {self.weight_bits!r}"
             )
         check.integer(1, 2 * NIBBLE_BITS, input_bits=self.input_bits)
+        check.integer(1, LINES, copies=self.copies)
         if self.adc_bits is not None:
             check.integer(2, 14, adc_bits=self.adc_bits)
         for name in ("lsb", "full_scale_volts", "unit_farads", "line_farads"):

@@ -23,12 +23,13 @@ def scaled(
     """The device of each site with steps, and the format of inputs, fixed by what the network does with some data.
 
     An input step puts a quantile of the inputs' magnitudes at the highest code; what lies above saturates. Inputs
-    that never are negative are streamed unsigned, in one pass. A weight step is the one of least squared error, of
-    rounding and saturation together. Sites that read the same leaf share its steps.
+    that never are negative are streamed unsigned, in one pass; a spec that is unsigned already stays so. A weight step
+    is the one of least squared error, of rounding and saturation together. Sites that read the same leaf share its
+    steps.
 
     Args:
         fun: any JAX function whose first argument is the parameter tree; it runs once, digitally.
-        device: as in `simulate`; its specs have `input_scale`, `input_format`, `weight_scale`.
+        device: as in `simulate`; its specs have `input_scale`, `input_format` and, where there is one, `weight_scale`.
         params: the parameters.
         *args: further arguments, such as a batch of training examples.
         quantile: above 0, at most 1; 1 is the largest magnitude.
@@ -74,7 +75,8 @@ def scaled(
             return picked
         size = max(largest for largest, _ in seen[leaf])
         least = min(low for _, low in seen[leaf])
-        changes: dict[str, Any] = {"input_format": "signed" if least < 0 else "unsigned"}
+        signed = least < 0 and picked.spec.input_format == "signed"
+        changes: dict[str, Any] = {"input_format": "signed" if signed else "unsigned"}
         if size > 0:
             changes["input_scale"] = size / (2**picked.spec.input_bits - 1)
         if leaf in steps:
@@ -86,7 +88,7 @@ def scaled(
 
     def with_steps(site: Site) -> Device | None:
         picked, leaf = pick(device, site), _leaf(site)
-        if picked is not None and leaf in matrices and leaf not in steps:
+        if picked is not None and hasattr(picked.spec, "weight_scale") and leaf in matrices and leaf not in steps:
             steps[leaf] = least_squares_step(np.asarray(matrices[leaf]), picked.spec)
         return chosen(site)
 

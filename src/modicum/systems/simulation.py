@@ -133,7 +133,8 @@ def fitted(
         return variables
     order_key, chip_key = jax.random.split(jax.random.fold_in(jax.random.key(simulation.seed), 1))
     optimizer = schedule.optimizer()
-    on_chip = analog.simulate(models.apply_training(model), chosen)
+    device = functools.partial(_functional, chosen) if schedule.functional else chosen
+    on_chip = analog.simulate(models.apply_training(model), device)
 
     def loss_fn(variables: Params, batch: Any) -> Any:
         *examples, step = batch
@@ -150,6 +151,13 @@ def fitted(
         console=console,
     )
     return _calibrated(simulation, chosen, state.params, training.inputs)
+
+
+def _functional(chosen: Callable[[Site], analog.Device | None], site: Site) -> analog.Device | None:
+    picked = chosen(site)
+    if picked is None or not isinstance(picked.spec, analog.ChargeSpec):
+        return picked
+    return analog.capram_functional(picked.spec)
 
 
 def _with_step(batches: Callable[[Any], Any], step: Any) -> Any:

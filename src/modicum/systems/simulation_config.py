@@ -34,11 +34,14 @@ class ChipTraining:
         steps: optimizer steps, at least 0; each draws a new chip, so that the network suits any.
         learning_rate: of Adam, falling to 0 by a cosine.
         batch: examples in a step.
+        functional: whether CAP-RAM's reads are one product with noise there (`analog.capram_functional`), many times
+            faster; what is measured afterwards are the reads themselves.
     """
 
     steps: int = 0
     learning_rate: float = 1e-3
     batch: int = 128
+    functional: bool = True
 
     def __post_init__(self) -> None:
         check.integer(0, steps=self.steps)
