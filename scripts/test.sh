@@ -8,7 +8,7 @@ source scripts/setup.sh
 minor=${MODICUM_PYTHON_MINOR:-any}
 folder=.venv-test
 [ "$minor" = any ] || folder=.venv-test-$minor
-extras='[conference,federated,iree,native,nir,peers,dev]'
+extras='[attestation,conference,federated,iree,native,nir,peers,dev]'
 # On 3.11 CI runs the smoke tests alone, which need no second compiler.
 [ "$minor" = 11 ] && extras='[peers]'
 modicum_environment "$folder" "$extras" "$minor"

@@ -22,6 +22,7 @@ from modicum.federated.noise import discrete_gaussian, privacy_loss
 from modicum.federated.secagg_messages import RefusedError, SecAggSpec
 from modicum.federated.sefl import refuse_own_supports
 from modicum.federated.sefl_messages import SeflSpec
+from modicum.federated.upload import common_support, topk_upload
 
 __all__ = [
     "Encoded",
@@ -32,6 +33,7 @@ __all__ = [
     "attestation",
     "chacha20_words",
     "ciphers",
+    "common_support",
     "decode",
     "decode_exact",
     "discrete_gaussian",
@@ -52,6 +54,7 @@ __all__ = [
     "sefl",
     "sefl_lattice",
     "sefl_norm",
+    "topk_upload",
     "upload",
     "wire",
 ]
