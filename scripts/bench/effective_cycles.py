@@ -30,31 +30,25 @@ FORMATS = {
 """Bits, and what the input step follows."""
 
 
+NETWORKS = {
+    "LeNet-5, MNIST": ("forms/mnist.py", "dense/mnist-LeNet5-*"),
+    "small LeNet-5, MNIST": ("capram/mnist.py", "capram-mnist-net"),
+    "SmallConvNet, CIFAR-10": ("train/cifar10.py", "cifar10"),
+    "ResNet, CIFAR-10": ("forms/cifar10.py", "dense/cifar10-ResNet-*"),
+}
+"""Config, and where in RUNS the finished runs of scripts/train.py, compress.py and bench/chips.py lie."""
+
+
 def networks(runs: Path) -> dict[str, tuple[Any, Any, Any]]:
     """Model function, variables and held-out inputs of the networks whose finished runs lie in a folder."""
     from modicum import train
-    from modicum.systems import compression
-    from modicum.systems.compression_config import load_recipe
     from modicum.systems.simulation_config import load_simulation
 
     root = Path(__file__).resolve().parents[2] / "configs"
     found = {}
-    for name, config in {
-        "LeNet-5, MNIST": "forms/mnist.py",
-        "ResNet, CIFAR-10": "forms/cifar10.py",
-        "small LeNet-5, MNIST": "capram/mnist.py",
-    }.items():
-        made = load_simulation(root / config)
-        recipe = made.network if "forms" in config else None
-        experiment = made.experiment
-        if recipe is None:
-            folders = [runs / "capram-mnist-net"]
-        else:
-            recipe = load_recipe(root / config)
-            folders = sorted(
-                (runs / "dense").glob(compression.dense_folder(recipe, runs).name.rsplit("-", 1)[0] + "-*")
-            )
-        for folder in folders:
+    for name, (config, pattern) in NETWORKS.items():
+        experiment = load_simulation(root / config).experiment
+        for folder in sorted(runs.glob(pattern)):
             if (folder / "result.json").exists():
                 state = train.train(_as_trained(experiment, folder), folder).state
                 inputs = train.load_split(experiment.data, experiment.data.test).inputs[:500]

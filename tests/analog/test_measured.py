@@ -102,7 +102,7 @@ def test_scales_follow_the_data(problem):
     simulate(two_layers, spy)(jax.random.key(0), params, inputs)
     assert seen["a"].input_scale == pytest.approx(0.99 / 15, rel=1e-5)  # the median
     assert seen["a"].input_format == "unsigned"
-    signed = scaled(two_layers, crossbar(SPEC), params, -inputs, quantile=1.0)
+    signed = scaled(two_layers, crossbar(SPEC, input_format="signed"), params, -inputs, quantile=1.0)
     formats = {}
     simulate(two_layers, lambda site: formats.setdefault(site.name, signed(site)))(jax.random.key(0), params, inputs)
     assert formats["a"].spec.input_format == "signed"
