@@ -108,8 +108,8 @@ def least_squares_step(weights: np.ndarray, spec: Any) -> float:
 
     Example:
         >>> from modicum.analog.charge_spec import ChargeSpec
-        >>> least_squares_step(np.array([1.0, 1.0, -1.0, 0.1, 3.0]), ChargeSpec()) < 1.5
-        True
+        >>> round(least_squares_step(np.array([1.0, 1.0, -1.0, 0.1, 3.0]), ChargeSpec()), 6)  # 3 saturates
+        1.5
     """
     levels = spec.levels
     lowest, highest = levels if isinstance(levels, tuple) else (-levels, levels)
