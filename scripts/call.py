@@ -20,6 +20,8 @@ from typing import Any
 
 from modicum import command
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "conference"
+
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """What the command line says."""
@@ -49,9 +51,11 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
         if name != "demo":
             sub.add_argument("--model", type=Path, required=True, help="file of the trained model")
         if name in ("train", "demo"):
-            sub.add_argument("--steps", type=int, default=1000 if name == "train" else 350, help="optimizer steps")
+            config = CONFIGS / f"{'personalized' if name == 'train' else 'demonstration'}.py"
+            sub.add_argument("--config", type=Path, default=config, help="how to train")
+            sub.add_argument("--steps", type=int, help="optimizer steps, by default the config's")
         if name == "train":
-            sub.add_argument("--size", type=int, default=64, choices=(64, 128, 256), help="side of the picture")
+            sub.add_argument("--size", type=int, choices=(64, 128, 256), help="side of the picture, likewise")
         sub.add_argument("--run", type=Path, default=Path("runs") / "call", help="folder of checkpoints and pages")
         sub.add_argument(
             "--set", nargs="*", default=[], dest="settings", metavar="key=value", help="settings of the call"

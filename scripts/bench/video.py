@@ -83,18 +83,24 @@ def conventional(frames: Any, codec: str, fps: float) -> dict[str, Any]:
     return {"points": points, "frames": len(frames), "size": frames.shape[1]}
 
 
-def trained(name: str, size: int, steps: int, runs: Path, data: Path) -> tuple[Any, Any]:
-    """A personalized codec and the held-out frames."""
+def trained(name: str, size: int, steps: int, runs: Path, data: Path) -> tuple[Any, int]:
+    """A personalized model and its training steps: the longest trained one of `runs`, or one made now."""
     from rich.console import Console
 
     from modicum.conference import clips, codec
     from modicum.systems import face_codec
+    from modicum.train import read_config
 
-    first, rest = clips.split(clips.read_listed(data / "clips", name, size))
-    config = face_codec.FaceTraining(spec=face_codec.FaceSpec(size=size), steps=steps)
-    folder = runs / f"{Path(name).stem}-{size}-{steps}"
-    params = face_codec.train_face([first], config, folder, Console(stderr=True))
-    return codec.make_codec(config.spec, params, first), rest[:FRAMES]
+    stem = f"{Path(name).stem}-{size}"
+    there = {int(path.stem.rsplit("-", 1)[1]): path for path in runs.glob(f"{stem}-*.npz")}
+    if there:
+        return face_codec.load_model(there[max(there)]), max(there)
+    first, _ = clips.split(clips.read_listed(data / "clips", name, size))
+    config = read_config(ROOT / "configs" / "conference" / "personalized.py")(size=size, steps=steps)
+    params = face_codec.train_face([first], config, runs / f"{stem}-{steps}", Console(stderr=True))
+    face = codec.make_codec(config.spec, params, first)
+    face_codec.save_model(runs / f"{stem}-{steps}.npz", face)
+    return face, steps
 
 
 def ours(face: Any, frames: Any, name: str, fps: float) -> dict[str, Any]:
@@ -176,7 +182,7 @@ def cells(arguments: argparse.Namespace) -> list[tuple[str, Callable[[dict[str, 
 
     def model(made: dict[str, Any], clip: str) -> Any:
         if ("model", clip) not in made:
-            made["model", clip] = trained(clip, size, arguments.steps, arguments.runs, data)[0]
+            made["model", clip] = trained(clip, size, arguments.steps, arguments.runs, data)
         return made["model", clip]
 
     speeds = {name: min(25.0, entry["source_fps"]) for name, entry in clips.listed(data / "clips").items()}
@@ -188,7 +194,8 @@ def cells(arguments: argparse.Namespace) -> list[tuple[str, Callable[[dict[str, 
             return conventional(held_out(made, clip), codec, fps)
 
         def our(made: dict[str, Any], clip: str = clip, name: str = "", fps: float = fps) -> dict[str, Any]:
-            return {**ours(model(made, clip), held_out(made, clip), name, fps), "steps": arguments.steps}
+            face, steps = model(made, clip)
+            return {**ours(face, held_out(made, clip), name, fps), "steps": steps}
 
         listed += [(f"{stem} | {codec}", partial(anchor, codec=codec)) for codec in QUALITIES]
         if not arguments.anchors:

@@ -177,6 +177,12 @@ class FaceModel(nn.Module):
 
         Weights sum to 1 over the kept sources.
         """
+        mixed, code, flow, occlusion = self.mix(sources, weights, motion)
+        picture, mask = self.decoder(mixed, code)
+        return Drawn(picture, mask, flow, occlusion)
+
+    def mix(self, sources: Source, weights: Array, motion: Array) -> tuple[list[Array], Array, Array, Array]:
+        """What the decoder takes, warped features by level and the motion's summary; the first flow and occlusion."""
         kept = weights.shape[0]
         spec, scale = self.spec, 0.1
         mixed: list[Array] = []
@@ -196,9 +202,8 @@ class FaceModel(nn.Module):
                 else:
                     mixed.append(seen)
         code = nn.silu(self.summary(scale * jnp.concatenate([motion, motion], -1)))
-        picture, mask = self.decoder(mixed, code)
         assert first is not None
-        return Drawn(picture, mask, *first)
+        return mixed, code, *first
 
     def __call__(self, pictures: Array) -> Drawn:
         """Reconstructs pictures from themselves: what `init` is to see."""

@@ -100,6 +100,40 @@ def _batch(config: FaceTraining, frames: Any, sources: Any, bounds: Any, key: Ke
     return losses.Batch(noise, share, pictures, scaled(frames[index]), scaled(frames[index - 1]))
 
 
+def _check_clips(clips: Sequence[np.ndarray], config: FaceTraining) -> None:
+    side = config.spec.size
+    for index, clip in enumerate(clips):
+        if clip.ndim != 4 or clip.shape[1:] != (side, side, 3) or len(clip) < 2:
+            raise ValueError(f"clips[{index}] must have shape (at least 2, {side}, {side}, 3), got {clip.shape}")
+
+
+def face_batches(
+    clips: Sequence[np.ndarray], config: FaceTraining, console: Console | None = None
+) -> jax.tree_util.Partial:
+    """A traceable function `step -> losses.Batch` of clips.
+
+    Args:
+        clips: as for `train_face`.
+        config: how.
+        console: where progress is drawn.
+
+    Raises:
+        ValueError: if a clip has another size than the model.
+    """
+    _check_clips(clips, config)
+    sources = np.stack([coded_sources(clip, config, console) for clip in clips])
+    ends = np.cumsum([len(clip) for clip in clips])
+    bounds = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
+    order_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    frames = np.concatenate(clips)
+    # calls of about one length share a compiled program
+    padding = -len(frames) % FRAMES_STEP
+    frames = np.concatenate([frames, np.zeros((padding, *frames.shape[1:]), np.uint8)])
+    return jax.tree_util.Partial(
+        _Batches(config), jnp.asarray(frames), jnp.asarray(sources), jnp.asarray(bounds), order_key
+    )
+
+
 def train_face(
     clips: Sequence[np.ndarray], config: FaceTraining, folder: str | Path | None = None, console: Console | None = None
 ) -> Params:
@@ -117,31 +151,18 @@ def train_face(
     Raises:
         ValueError: if a clip has another size than the model, or the folder holds another run.
     """
-    side = config.spec.size
-    for index, clip in enumerate(clips):
-        if clip.ndim != 4 or clip.shape[1:] != (side, side, 3) or len(clip) < 2:
-            raise ValueError(f"clips[{index}] must have shape (at least 2, {side}, {side}, 3), got {clip.shape}")
+    _check_clips(clips, config)
     described = {"frames": [len(clip) for clip in clips], "config": repr(config)}
     if folder is not None:
         report.open_folder(folder, described)
-    sources = np.stack([coded_sources(clip, config, console) for clip in clips])
-    ends = np.cumsum([len(clip) for clip in clips])
-    bounds = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
-    params_key, order_key = jax.random.split(jax.random.key(config.seed))
+    batches = face_batches(clips, config, console)
     schedule = optax.warmup_cosine_decay_schedule(0, config.learning_rate, max(config.steps // 20, 1), config.steps)
     # as one vector: dozens of small updates would take longer to compile and to run
     optimizer = optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99)))
     step_fn = make_train_step(
         lambda params, batch: losses.loss(params, batch, config.spec, config.weights), optimizer, has_aux=True
     )
-    frames = np.concatenate(clips)
-    # calls of about one length share a compiled program
-    padding = -len(frames) % FRAMES_STEP
-    frames = np.concatenate([frames, np.zeros((padding, *frames.shape[1:]), np.uint8)])
-    batches = jax.tree_util.Partial(
-        _Batches(config), jnp.asarray(frames), jnp.asarray(sources), jnp.asarray(bounds), order_key
-    )
-    state = init_state(network.init_params(params_key, config.spec), optimizer)
+    state = init_state(network.init_params(jax.random.key(config.seed), config.spec), optimizer)
     return fit(state, step_fn, batches, config.steps, folder=folder, checkpoint_every=100, console=console).params
 
 

@@ -17,10 +17,9 @@ from modicum.conference.call import CallSpec
 from modicum.conference.codec import FaceCodec
 from modicum.conference.receiver import receiver_init, receiver_step
 from modicum.conference.sender import sender_init, sender_step
-from modicum.conference.spec import FaceSpec
 from modicum.core import check
 from modicum.systems import face_calls, face_codec, face_page
-from modicum.train import parse_value, report
+from modicum.train import parse_value, read_config, report
 
 _MAGIC = b"MODICUM CALL 1\n"
 
@@ -44,11 +43,15 @@ def settings(words: list[str]) -> CallSpec:
 
 def train(arguments: Namespace, console: Console | None) -> None:
     """Learns a face from the first three quarters of a video; the rest is left for `compare`."""
-    first, _ = clips.split(clips.read(arguments.video, arguments.size))
-    config = face_codec.FaceTraining(spec=FaceSpec(size=arguments.size), steps=arguments.steps)
+    config = read_config(arguments.config)(**_given(size=arguments.size, steps=arguments.steps))
+    first, _ = clips.split(clips.read(arguments.video, config.spec.size))
     params = face_codec.train_face([first], config, arguments.run / arguments.model.stem, console)
     face_codec.save_model(arguments.model, codec.make_codec(config.spec, params, first))
-    Console().print(f"{arguments.model}: a face at {arguments.size} pixels, from {len(first)} frames")
+    Console().print(f"{arguments.model}: a face at {config.spec.size} pixels, from {len(first)} frames")
+
+
+def _given(**settings: object) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def encode(arguments: Namespace, console: Console | None) -> None:
@@ -138,14 +141,11 @@ def compare_clips(
     return face_page.write_page(folder, f"A call by face motion: {title}", shown, curves, notes, spec.fps)
 
 
-DEMONSTRATION = FaceSpec(size=64, latents=10, width=8, blocks=2)
-
-
 def demo(arguments: Namespace, console: Console | None) -> None:
     """Learns the moving astronaut, and compares a call with her later seconds."""
     first, rest = clips.split(demonstration.clip(64, 24.0))
-    config = face_codec.FaceTraining(spec=DEMONSTRATION, steps=arguments.steps, learning_rate=3e-3, sources=8)
-    params = face_codec.train_face([first], config, arguments.run / f"demo-{arguments.steps}", console)
+    config = read_config(arguments.config)(**_given(steps=arguments.steps))
+    params = face_codec.train_face([first], config, arguments.run / f"demo-{config.steps}", console)
     face = codec.make_codec(config.spec, params, first)
     face_codec.save_model(arguments.run / "astronaut.npz", face)
     spec = settings(arguments.settings)
