@@ -1,7 +1,7 @@
 """What a frame of a call costs, stage by stage: `python scripts/bench/video_speed.py --size 256`.
 
-Weights are random: time depends on which are zero alone. The decoder runs dense by XLA, and on
-pattern sets as native kernels; outputs are compared first. CPU milliseconds of the process (all threads), and wall milliseconds.
+Weights are random: time depends on which are zero alone. The decoder runs dense by XLA, and on pattern sets as native
+kernels; outputs are compared first. CPU milliseconds of the process (all threads), and wall milliseconds.
 """
 
 import argparse
