@@ -72,6 +72,24 @@ def test_sum_is_bit_equal_or_refused(case):
     np.testing.assert_array_equal(result.total, vectors[~dropped].sum(axis=0, dtype=np.uint64) % 2**bits)
 
 
+def test_a_thousand_clients_of_whom_forty_percent_drop():
+    keys = [ciphers.digest(b"one of many", at.to_bytes(2, "little")) for at in range(1000)]
+    fixed = FixedPointSpec(clients=1000, clip=2.0, fraction_bits=20)
+    spec = SeflSpec(
+        round_id=0,
+        dimension=3,
+        identities=tuple(ciphers.verify_key(key) for key in keys),
+        provider_key=PROVIDER_KEY,
+        fixed_point=fixed,
+        least=500,
+    )
+    vectors, randomness = vectors_of(spec), [ciphers.digest(key) for key in (*keys, b"a", b"b")]
+    dropped = np.random.default_rng(0).permutation(1000) < 400
+    _, result = sefl.run_round(spec, sefl.ProviderState(SECRET), vectors, keys, randomness, dropped)
+    assert len(result.survivors) == 600
+    np.testing.assert_array_equal(result.total, vectors[~dropped].sum(axis=0, dtype=np.uint32))
+
+
 @pytest.mark.parametrize("bits", [20, 32])
 def test_floats_come_back_exactly_and_bytes_are_few(bits):
     spec = round_of(4, bits=bits, dimension=1000)
