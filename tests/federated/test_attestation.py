@@ -20,7 +20,16 @@ SPEC = enclave.EnclaveSpec(
 PUBLIC = ciphers.public_key(bytes(range(32)))
 SGX = "33d8736db756ed4997e04ba358d27833188f1932ff7b1d156904d3f560452fbb"
 SIGNER = "815f42f11cf64430c30bab7816ba596a1da0130c3b028b673133a66cf9a3e0e6"
-TDX = "91eb2b44d141d4ece09f0c75c2c53d247a3c68edd7fafe8a3520c942a604a407de03ae6dc5f87f27428b2538873118b7"
+TDX = "".join(
+    (
+        "91eb2b44d141d4ece09f0c75c2c53d247a3c68edd7fafe8a3520c942a604a407de03ae6dc5f87f27428b2538873118b7",
+        "44c0197b39157fdd7a4dcc44767f9d6b0bb3977c7a8e347b8492f827fe9d9e5c48aca29b220b80b6a540cf994b9bc9c0",
+        "0084452c01668329d4bc06acdf58a7205c26743304509973949e5619bf81a6a7aea8c323c173019b3093d54e579e9378",
+        "d833feef2cd945148aa38ead2c53e9b7f138190aaaebfc551dccd829fc207aa3ba80b70870d7330733642e01d48c3132",
+        "0" * 96,
+    )
+)
+"""Firmware, and what it measured after itself."""
 OPEN = Policy(measurements=(SGX, TDX), worst_tcb="ConfigurationAndSWHardeningNeeded")
 HOUR = 3600.0
 
@@ -105,7 +114,7 @@ def test_bits_of_debug():
     body = {"mr_enclave": "", "mr_signer": "", "report_data": "", "attributes": "0700"}
     assert attestation._sgx(body)["debug"]
     assert not attestation._sgx({**body, "attributes": "0500"})["debug"]
-    domain = {"mr_td": "", "report_data": "", "td_attributes": "0100"}
+    domain = {"mr_td": "", "report_data": "", "td_attributes": "0100", **{f"rt_mr{at}": "" for at in range(4)}}
     assert attestation._tdx(domain)["debug"]
     assert not attestation._tdx({"base": {**domain, "td_attributes": "0000"}})["debug"]
 

@@ -53,7 +53,8 @@ class Policy:
     """Which enclaves are let in.
 
     Args:
-        measurements: accepted MRENCLAVEs (SGX) or MRTDs (TDX), in hexadecimal digits; none accepts none.
+        measurements: accepted MRENCLAVEs (SGX), or MRTD and RTMR 0 to 3 one after the other (TDX, where MRTD alone
+            measures no more than the firmware), in hexadecimal digits; none accepts none.
         signer: MRSIGNER that an SGX enclave must have; None for any, as the measurement says more.
         worst_tcb: the worst of `TCB_LEVELS` that is accepted.
         advisories: Intel's advisories that are accepted; an enclave with any other is refused. None for all.
@@ -202,7 +203,7 @@ def _sgx(body: Mapping[str, Any]) -> dict[str, Any]:
 def _tdx(body: Mapping[str, Any]) -> dict[str, Any]:
     body = body.get("base", body)
     return {
-        "measurement": body["mr_td"],
+        "measurement": "".join(body[name] for name in ("mr_td", "rt_mr0", "rt_mr1", "rt_mr2", "rt_mr3")),
         "signer": None,
         "data": bytes.fromhex(body["report_data"]),
         "debug": bool(bytes.fromhex(body["td_attributes"])[0] & _DEBUG_TDX),

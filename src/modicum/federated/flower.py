@@ -3,7 +3,8 @@
 Each client is a SuperNode, and so is the crypto service provider, run by another organization. The ServerApp is the
 aggregator, and the SuperLink relays: what passes there are vectors under masks, sealed seeds and the sum of masks.
 A node takes the terms of a round from a file of its own (`Terms`), not from the server. Who does not answer in time has
-dropped.
+dropped. What a node has answered is remembered within a run: who starts a second run over other nodes may subtract the
+two sums (`sefl`), so that a vector that never changes is to be summed once, or under noise.
 
 This module imports Flower when an app is made, and nothing else of the package needs it.
 """

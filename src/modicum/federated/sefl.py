@@ -21,11 +21,12 @@ seed for this very round: neither two sums that differ by one client can be had,
 `spec.sigma`, the sum that comes out carries discrete Gaussian noise of both servers; against either, that of the other
 protects (`noise.privacy_loss`).
 
-What it does not do: if the servers collude, nothing is hidden. It does not hide who took part, bounds what a client
-contributes only with the steps of `sefl_norm` in place of the provider's, and a server that errs on purpose makes the
-sum wrong. Channels to the aggregator must be authenticated (TLS): the masked vector carries no signature. The
-identities must come from elsewhere than the aggregator. Clients must send vectors on one common support: with sparse
-patterns of their own, a value that one client alone sends is laid bare by the sum (`refuse_own_supports`).
+What it does not do: if the servers collude, nothing is hidden. Sums of several rounds can be subtracted: a client whose
+vector is alike in two rounds that differ in their sets is hidden by noise alone. It does not hide who took part, bounds
+what a client contributes only with the steps of `sefl_norm` in place of the provider's, and a server that errs on
+purpose makes the sum wrong. Channels to the aggregator must be authenticated (TLS): the masked vector carries no
+signature. The identities must come from elsewhere than the aggregator. Clients must send vectors on one common support:
+with sparse patterns of their own, a value that one client alone sends is laid bare by the sum (`refuse_own_supports`).
 
 Reference:
     Wang et al., A Secure and Efficient Federated Learning Framework for NLP (EMNLP 2021), whose full text was not

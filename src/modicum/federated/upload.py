@@ -69,6 +69,12 @@ def largest(flat: Float[Array, " size"], kept: int) -> Bool[Array, " size"]:
     Found bit by bit, as a sort of so many numbers takes longer than what is saved: magnitudes of floats order as
     their bits do.
     """
+    return _largest(flat, jnp.int32(kept))
+
+
+@jax.jit
+def _largest(flat: Array, kept: Array) -> Array:
+    """The same, compiled once for each size."""
     bits = lax.bitcast_convert_type(jnp.abs(flat.astype(jnp.float32)), jnp.int32)
 
     def narrowed(at: Array, threshold: Int[Array, ""]) -> Array:
