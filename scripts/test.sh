@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests in an environment of their own (.venv-test), with the peers they compare against.
 #   scripts/test.sh [pytest arguments]
-# Environment: MODICUM_DATA (folder of real data), MODICUM_PYTHON_MINOR (11, 12, ...: which Python to take).
+# Environment: MODICUM_DATA (folder of real data), MODICUM_PYTHON_MINOR (11, 12, ...: which Python to take),
+# MODICUM_EXTRAS ('[federated,flower]': other extras, in an environment of their own).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
@@ -11,6 +12,10 @@ folder=.venv-test
 extras='[attestation,conference,federated,iree,native,nir,peers,dev]'
 # On 3.11 CI runs the smoke tests alone, which need no second compiler.
 [ "$minor" = 11 ] && extras='[peers]'
+if [ -n "${MODICUM_EXTRAS:-}" ]; then
+  extras=$MODICUM_EXTRAS
+  folder=$folder-$(tr -cd a-z <<<"$extras")
+fi
 modicum_environment "$folder" "$extras" "$minor"
 if [ -z "${MODICUM_DATA:-}" ] && [ -d ../shared/data/tfds ]; then
   export MODICUM_DATA="$PWD/../shared/data"
