@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from modicum.constraints import TopK
 from modicum.federated import RefusedError
 from modicum.models import SmallConvNet
 from modicum.systems import federation
@@ -108,6 +109,27 @@ def test_sparse_uploads_feed_back_and_drop_outs_wait():
     arrived = (flat_of(state.params) - flat_of(start.params)) * present.sum()
     np.testing.assert_allclose(arrived + state.residual.sum(axis=0), moved.sum(axis=0), atol=1e-5)
     np.testing.assert_allclose(state.residual[~present], moved[~present], atol=1e-6)
+
+
+def test_constraints_pull_the_model_into_their_sets():
+    """With ADMM the hard projection costs less, as the model was pulled there; what comes out lies in the sets."""
+    rules = (("Dense_0/kernel", TopK(8)),)
+    moved = {}
+    for name, rho in (("pulled", 1.0), ("free", 1e-9)):
+        config = replace(CONFIG, path="sefl", rounds=6, constraints=rules, rho=rho)
+        run = federation._Run(config, None)
+        state = run.start()
+        for _ in range(6):
+            state, _ = run.round(state)
+        kernel = state.params["params"]["Dense_0"]["kernel"]
+        moved[name] = float(TopK(8).violation(kernel))
+    assert moved["pulled"] < 0.9 * moved["free"]
+    result = federation.federate(replace(config, rounds=1))
+    assert result.summary["violation"] == 0
+    assert 0 <= result.summary["projected_test_accuracy"] <= 1
+    assert int((np.asarray(result.state.params["params"]["Dense_0"]["kernel"]) != 0).sum()) == 8
+    with pytest.raises(ValueError, match="pattern 'Dense_9' must match a parameter path"):
+        federation.federate(replace(CONFIG, constraints=(("Dense_9", TopK(1)),)))
 
 
 def flat_of(params):

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from jaxtyping import Array
 from rich.console import Console
 
 from modicum import train
-from modicum.core import Key, Params, check, checkpoint
+from modicum.core import Constraint, Key, Params, check, checkpoint, leaves_by_path, map_by_path, select_by_path
 from modicum.federated import learning, upload
 from modicum.federated.partition import Split
 from modicum.systems import drawing, progress
@@ -33,6 +33,8 @@ class FederatedState(NamedTuple):
     """Of the server."""
     residual: Any
     """What each client has not sent so far, stacked."""
+    dual: learning.DualState
+    """ADMM's, of the constrained leaves."""
     round: Array
     """How many rounds were made, an int32 scalar."""
 
@@ -82,6 +84,14 @@ def client_batches(
     return functools.partial(take, data, table)
 
 
+def constrained(rules: Sequence[tuple[str, Constraint]], params: Params) -> dict[str, Constraint]:
+    """The constraint of each leaf that the first matching pattern gives one, fitted to it."""
+    chosen = select_by_path(dict(rules), params)
+    leaves = leaves_by_path(params)
+    found = leaves_by_path(chosen, is_leaf=lambda part: isinstance(part, Constraint))
+    return {name: constraint.fit(leaves[name]) for name, constraint in found.items()}
+
+
 def server_optimizer(config: FederatedConfig) -> optax.GradientTransformation:
     """What the server does with the mean."""
     if config.server == "adam":
@@ -117,25 +127,27 @@ class _Run:
         self.clients = len(split[chosen])
         self.batch_fn = client_batches(self.task.training, split, order_key, config.batch, chosen)
         self.optimizer = config.optimizer.build(config.rounds * config.local_steps)
-        self.step = learning.local_step(self.task.loss_fn, self.optimizer, config.proximal)
+        self.sets = constrained(config.constraints, self.params)
+        self.step = learning.local_step(self.task.loss_fn, self.optimizer, config.proximal, config.rho)
         self.server = server_optimizer(config)
         self.paths = Paths(config, secrets_of(config.seed, config.clients), flat.size)
         self.sparse = jax.jit(jax.vmap(upload.topk_upload(config.fraction).update))
 
-    def moves(self, params: Params, at: int) -> tuple[Array, Array]:
+    def moves(self, params: Params, at: int, target: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
         """How far each client moved in a round, `(clients, dimension)`, and its mean loss."""
         steps = self.config.local_steps
         clients = learning.clients_start(params, self.optimizer, self.clients)
         clients = clients._replace(opt_state=_continued(clients.opt_state, at * steps))
         moved, losses = learning.local_training(
-            self.step, clients, lambda step: self.batch_fn(at * steps + step), steps, params, {}
+            self.step, clients, lambda step: self.batch_fn(at * steps + step), steps, params, target or {}
         )
         return jax.vmap(lambda tree: ravel_pytree(tree)[0])(moved), losses
 
     def start(self) -> FederatedState:
         params = self.params
         residual = jnp.zeros((self.config.clients, self.paths.dimension if self._feeds_back else 0))
-        return FederatedState(params, self.server.init(params), residual, jnp.zeros((), jnp.int32))
+        dual = learning.dual_start(leaves_by_path(params), self.sets)
+        return FederatedState(params, self.server.init(params), residual, dual, jnp.zeros((), jnp.int32))
 
     @property
     def _feeds_back(self) -> bool:
@@ -145,7 +157,7 @@ class _Run:
         """One round; numbers to log."""
         config, at = self.config, int(state.round)
         started, cpu = time.perf_counter(), time.process_time()
-        updates, losses = self.moves(state.params, at)
+        updates, losses = self.moves(state.params, at, learning.pull_target(state.dual))
         present = np.random.default_rng((config.seed, at)).random(config.clients) >= config.dropout
         summed, residual = self._add_up(at, updates, present, state)
         params, opt_state = learning.server_update(
@@ -162,7 +174,8 @@ class _Run:
             "cpu_seconds": time.process_time() - cpu,
             "seconds": time.perf_counter() - started,
         }
-        return FederatedState(params, opt_state, residual, state.round + 1), line
+        dual = learning.dual_update(state.dual, leaves_by_path(params), self.sets)
+        return FederatedState(params, opt_state, residual, dual, state.round + 1), line
 
     def _add_up(self, at: int, updates: Array, present: np.ndarray, state: FederatedState) -> tuple[Summed, Array]:
         residual, support = state.residual, None
@@ -226,6 +239,13 @@ def federate(
                     checkpoint.save(folder / "checkpoints", at, state)
             bars.update(task, completed=at, description=f"rounds  loss {line['loss']:.3f}")
     summary = _summary(config, run, lines)
+    if run.sets:
+        sets = run.sets
+        project = functools.partial(map_by_path, lambda name, leaf: sets[name].project(leaf) if name in sets else leaf)
+        state = state._replace(params=project(state.params))
+        leaves = leaves_by_path(state.params)
+        summary |= {f"projected_{name}": value for name, value in run.task.score(state.params).items()}
+        summary["violation"] = max(float(each.violation(leaves[name])) for name, each in sets.items())
     if folder is not None:
         report.write_json(folder / "result.json", summary)
         draw(lines, folder / "figure.png", f"{config.data.name}, {config.split}, {config.path}")

@@ -1,6 +1,7 @@
 """What a federated run is: data and their split, local training, and how updates are added up."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import flax.linen as nn
 
@@ -40,6 +41,10 @@ class FederatedConfig:
         server: what the server does with the mean: "average" (FedAvg), "momentum" (0.9) or "adam" (FedAdam).
         server_rate: its learning rate, 1 for FedAvg.
         proximal: FedProx's mu, at least 0.
+        constraints: sets that weights are pulled into by ADMM: pairs of a pattern of paths and a constraint. The server
+            keeps projection and dual variable, clients see only what to pull towards; in the end the model is
+            projected. Set in the config file.
+        rho: weight of that pull, above 0.
         clip: SEFL: entries are clipped to this magnitude.
         fraction_bits: SEFL: bits after the point.
         ring_bits: SEFL: bits of a ring element on the wire.
@@ -68,6 +73,8 @@ class FederatedConfig:
     server: str = "average"
     server_rate: float = 1.0
     proximal: float = 0.0
+    constraints: tuple[Any, ...] = ()
+    rho: float = 0.01
     clip: float = 4.0
     fraction_bits: int = 20
     ring_bits: int = 32
@@ -95,7 +102,7 @@ class FederatedConfig:
         if self.hankel == 1:
             raise ValueError("hankel must be 0 or at least 2, got 1")
         check.between(0.0, 1.0, fraction=self.fraction)
-        check.positive(fraction=self.fraction, server_rate=self.server_rate, clip_norm=self.clip_norm)
+        check.positive(fraction=self.fraction, server_rate=self.server_rate, clip_norm=self.clip_norm, rho=self.rho)
         check.between(0.0, 0.999, dropout=self.dropout)
         check.non_negative(proximal=self.proximal, sigma=self.sigma)
         check.integer(0, 2**32 - 1, seed=self.seed)
