@@ -12,4 +12,4 @@ from modicum.systems.face_codec import FaceTraining
 def config(steps: int = 350) -> FaceTraining:
     """The training."""
     spec = FaceSpec(size=64, latents=10, width=8, blocks=2)
-    return FaceTraining(spec=spec, steps=steps, learning_rate=3e-3, sources=8)
+    return FaceTraining(spec=spec, steps=steps, learning_rate=2e-3, sources=8)

@@ -1,8 +1,10 @@
 """The face codec from clip to page: training learns, models and calls come back from their files."""
 
 import json
+import queue
 import subprocess
 import sys
+import threading
 from argparse import Namespace
 from pathlib import Path
 
@@ -100,7 +102,7 @@ def test_model_call_and_page_come_back_from_their_files(learned, tmp_path):
     assert np.abs(shown.astype(int) - expected.frames).mean() < 6
 
     page = face_commands.compare_clips(
-        loaded, clip[:20], CallSpec(target_kbps=20.0), tmp_path / "page", "a <test>", None
+        loaded, clip[:20], CallSpec(target_kbps=20.0, group=4), tmp_path / "page", "a <test>", None
     )
     text = page.read_text()
     assert text.count("<video") == 4
@@ -146,3 +148,25 @@ def test_nearest_conventional_is_not_below_the_rate():
     assert shown.kbps >= 12.0
     assert set(shown.measures) == {"psnr", "ssim", "ms_ssim"}
     assert len(video.encode(clip[:2], "H.264", 51)[0]) == 2
+
+
+def test_a_call_over_udp_arrives(learned, tmp_path):
+    """Both ends as `play` has them, here in two threads; what is lost is filled in."""
+    _, clip, _, params = learned
+    face = make_codec(SPEC, params, clip)
+    model = tmp_path / "face.npz"
+    face_codec.save_model(model, face)
+    outcome, ready, words = queue.Queue(), threading.Event(), ["group=4", "alone_every=1", "fps=50"]
+    work = (model, words, 20.0, tmp_path / "received.mp4", ready, outcome)
+    receiver = threading.Thread(target=face_commands._receive_over_udp, args=work)
+    receiver.start()
+    port = outcome.get(timeout=60)
+    wire = face_calls.WireSpec(loss=0.3, seed=1)
+    sent = face_commands._send_over_udp(face, face_commands.settings(words), iter(clip), 0.8, port, wire, 0.01)
+    result = outcome.get(timeout=60)
+    receiver.join(timeout=10)
+    assert sent == 10
+    lost = int((np.random.default_rng(1).random(10) < 0.3).sum())
+    assert result["packets received"] == 10 - lost
+    assert result["packets refused"] == 0
+    assert clips.read(tmp_path / "received.mp4", 64, fps=50.0).shape[1:] == (64, 64, 3)
