@@ -173,3 +173,21 @@ def test_any_jax_function_runs_on_a_fine_chip(key, net):
 def test_output_keeps_the_programs_dtype(key):
     weights = jnp.ones((8, 2), jnp.bfloat16)
     assert simulate(lambda w, x: x @ w, crossbar())(key, weights, jnp.ones((3, 8), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_steps_of_a_loop_draw_their_own_read_noise(key):
+    weights = jnp.ones((8, 64))
+    steps = jnp.stack([jnp.full((1, 8), 1.0), jnp.full((1, 8), 2.0), jnp.full((1, 8), 1.0)])
+    device = crossbar(adc_bits=None, weight_bits=4, input_bits=4, read_noise=0.5, input_format="unsigned")
+
+    def looped(w, x):
+        return jax.lax.map(lambda step: step @ w, x)
+
+    noisy, quiet = (
+        jax.jit(simulate(looped, crossbar(device.spec, read_noise=noise)))(key, weights, steps) for noise in (0.5, 0)
+    )
+    # each step is scaled to its own largest input: noise in units of codes doubles with it
+    noise = np.asarray(noisy - quiet)[:, 0] / np.array([[1.0], [2.0], [1.0]])
+    np.testing.assert_allclose(noise[0], noise[2], rtol=1e-4, atol=1e-5)
+    assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 0.4
+    assert noise[0].std() > 0

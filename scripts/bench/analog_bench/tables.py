@@ -50,7 +50,10 @@ def chips(results: Path, percent: Callable[..., str]) -> str:
     )
     commits = ", ".join(sorted({str(cell["commit"])[:7] for cell in cells.values()}))
     variation = _variation(cells)
-    foot = f"Arrays are macros for CAP-RAM. Commits {commits}."
+    foot = (
+        "Arrays are macros for CAP-RAM, counted layer by layer; those of LeNet-5 fit one macro together. "
+        f"Commits {commits}."
+    )
     return "\n\n".join(
         part for part in ("**Accuracy on simulated chips**", _table(head, rows), variation, foot) if part
     )

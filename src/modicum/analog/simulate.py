@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from modicum.analog.chip import program
@@ -16,6 +17,7 @@ from modicum.analog.spec import CrossbarSpec
 from modicum.core import Key, MatmulForm, Params, Site, matmul_form, rewrite
 
 Spec = TypeVar("Spec", bound=Any)
+_MIX = 0x9E3779B1  # odd, of no pattern: 2^32 over the golden ratio
 
 
 class Device(NamedTuple):
@@ -78,8 +80,10 @@ def simulate(fun: Callable[..., Any], device: Devices) -> Callable[..., Any]:
 
     Each site is programmed with a key folded with its leaf's path, so that one key is one chip, also across the
     steps of a scan and for two sites that read the same leaf. (A scan over *stacked* weights therefore draws the same
-    variation for each of its layers.) `jax.grad` trains through the chip, straight through; `jax.vmap` over keys is a
-    Monte-Carlo over chips, which `jax.lax.map` runs in less memory.
+    variation for each of its layers.) The noise of reads inside a loop is drawn anew for inputs that differ; the same
+    inputs are read with the same noise, so that a step computed again, for a gradient, is the same step. `jax.grad`
+    trains through the chip, straight through; `jax.vmap` over keys is a Monte-Carlo over chips, which `jax.lax.map`
+    runs in less memory.
 
     Args:
         fun: any JAX function whose first argument is the parameter tree.
@@ -113,12 +117,16 @@ def site_key(key: Key, site: Site) -> Key:
 
 def on_chip(key: Key, device: Device, site: Site, weight: Array, inputs: Array) -> Array:
     """What a device computes in place of one site; `key` is the chip's."""
-    return _computed(site_key(key, site), device, matmul_form(site), weight, inputs).astype(site.output.dtype)
+    repeated = site.calls != 1
+    computed = _computed(site_key(key, site), device, matmul_form(site), weight, inputs, repeated)
+    return computed.astype(site.output.dtype)
 
 
-def _computed(key: Key, device: Device, form: MatmulForm, weight: Array, inputs: Array) -> Array:
+def _computed(key: Key, device: Device, form: MatmulForm, weight: Array, inputs: Array, repeated: bool) -> Array:
     def product(key: Key, weights: Array, vectors: Array) -> Array:
         programming, reading = jax.random.split(key)
+        if repeated:
+            reading = jax.random.fold_in(reading, _fingerprint(vectors))
         chip = device.program(programming, weights, device.spec)
         return device.read(reading, chip, vectors, device.spec)
 
@@ -126,3 +134,13 @@ def _computed(key: Key, device: Device, form: MatmulForm, weight: Array, inputs:
     if form.groups == 1:
         return form.output(product(key, weights[0], vectors[0])[None])
     return form.output(jax.vmap(product)(jax.random.split(key, form.groups), weights, vectors))
+
+
+def _fingerprint(vectors: Array) -> Array:
+    """A number that other inputs hardly share: a loop has no other to tell its steps apart by.
+
+    The sum of the bits of all numbers, each times an odd one that its place decides.
+    """
+    bits = jax.lax.bitcast_convert_type(vectors.ravel().astype(jnp.float32), jnp.uint32)
+    places = jnp.arange(bits.size, dtype=jnp.uint32)
+    return jnp.sum(bits * (2 * places * jnp.uint32(_MIX) + 1), dtype=jnp.uint32)
