@@ -18,7 +18,7 @@ pytest.importorskip("skimage")
 
 from modicum.conference import CallSpec, FaceSpec, clips, demonstration, losses, make_codec, video
 from modicum.systems import face_calls, face_codec, face_commands, face_page
-from modicum.train import metrics
+from modicum.train import metrics, read_config
 
 ROOT = Path(__file__).parents[2]
 SPEC = FaceSpec(size=64, latents=4, width=4, blocks=1)
@@ -170,3 +170,10 @@ def test_a_call_over_udp_arrives(learned, tmp_path):
     assert result["packets received"] == 10 - lost
     assert result["packets refused"] == 0
     assert clips.read(tmp_path / "received.mp4", 64, fps=50.0).shape[1:] == (64, 64, 3)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "conference").glob("*.py")), ids=lambda path: path.stem)
+def test_configs_say_what_they_are(path):
+    text = path.read_text()
+    assert isinstance(read_config(path)(steps=2), face_codec.FaceTraining)
+    assert all(f"\n{word}: " in text for word in ("Command", "Time", "Score"))
