@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from modicum.conference import quality, video
 from modicum.conference.extra import package
@@ -115,6 +116,9 @@ def draw(path: Path, curves: Mapping[str, Sequence[Mapping[str, float]]], clips:
             style = "o-" if name == "Modicum" else ".--"
             axes.plot([point["kbps"] for point in ordered], [point[measure] for point in ordered], style, label=name)
         axes.set(xscale="log", xlabel="kbps, every byte counted", ylabel=label)
+        axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
         axes.legend()
     for axes, clip in zip(np.atleast_1d(bottom.subplots(1, len(clips))), clips, strict=True):
@@ -158,10 +162,10 @@ def write_page(
     for number, clip in enumerate(clips):
         name = f"clip-{number}.mp4"
         write_video(folder / name, clip.frames, fps)
-        rate = "original" if clip.kbps is None else f"{clip.kbps:.2f} kbps"
+        rate = "" if clip.kbps is None else f": {clip.kbps:.2f} kbps"
         players.append(
             f'<figure><video src="{name}" autoplay loop muted playsinline controls></video>'
-            f"<figcaption>{html.escape(clip.name)}: {rate}</figcaption></figure>"
+            f"<figcaption>{html.escape(clip.name)}{rate}</figcaption></figure>"
         )
         if clip.kbps is not None:
             values: dict[str, Any] = dict(clip.measures)
