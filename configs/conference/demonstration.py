@@ -1,7 +1,7 @@
-"""The moving astronaut at 64 pixels, a small model for a demonstration of two minutes.
+"""The moving astronaut at 64 pixels, trained for as little as a demonstration allows.
 
 Command: python scripts/call.py demo
-Time: about two minutes on two cores.
+Time: some minutes on two cores, most of them training and compiling.
 Score: the page that it ends with.
 """
 
@@ -9,7 +9,7 @@ from modicum.conference import FaceSpec
 from modicum.systems.face_codec import FaceTraining
 
 
-def config(steps: int = 350) -> FaceTraining:
+def config(steps: int = 150) -> FaceTraining:
     """The training."""
-    spec = FaceSpec(size=64, latents=10, width=8, blocks=2)
-    return FaceTraining(spec=spec, steps=steps, learning_rate=2e-3, sources=8)
+    spec = FaceSpec(size=64, latents=10, width=16, blocks=2)
+    return FaceTraining(spec=spec, steps=steps, learning_rate=1.5e-3, sources=8)

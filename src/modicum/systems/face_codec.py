@@ -32,7 +32,8 @@ class FaceTraining:
         spec: the model.
         steps: optimizer steps, at least 1.
         batch: frames in a step, at least 1.
-        learning_rate: peak of Adam's rate, which rises over 5% of the steps and falls to 0 by a cosine.
+        learning_rate: peak of Adam's rate, which rises over 5% of the steps (50 at least, half of them at most) and
+            falls to 0 by a cosine.
         sources: coded source pictures per clip to draw from, at least 2.
         quantizer: HEVC quantizer of the sources.
         blur: largest sigma, as share of the side, by which a source is blurred before it is coded.
@@ -156,7 +157,9 @@ def train_face(
     if folder is not None:
         report.open_folder(folder, described)
     batches = face_batches(clips, config, console)
-    schedule = optax.warmup_cosine_decay_schedule(0, config.learning_rate, max(config.steps // 20, 1), config.steps)
+    # a short training rises as slowly as a long one: at once at its full rate the last layer dies in saturation
+    rising = min(max(config.steps // 20, 50), (config.steps + 1) // 2)
+    schedule = optax.warmup_cosine_decay_schedule(0, config.learning_rate, rising, config.steps)
     # as one vector: dozens of small updates would take longer to compile and to run
     optimizer = optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99)))
     step_fn = make_train_step(
