@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
 pytest.importorskip("av")
 pytest.importorskip("constriction")
@@ -29,7 +30,9 @@ def learned(tmp_path_factory):
     """One short training, its folder, and the clip."""
     folder = tmp_path_factory.mktemp("face")
     clip = demonstration.clip(64, 2.0)
-    config = face_codec.FaceTraining(spec=SPEC, steps=30, batch=4, learning_rate=2e-3, sources=3, quantizer=30)
+    config = face_codec.FaceTraining(
+        spec=SPEC, steps=30, batch=4, learning_rate=2e-3, sources=3, quantizer=30, augment=0.05
+    )
     params = face_codec.train_face([clip], config, folder / "run")
     return folder, clip, config, params
 
@@ -46,6 +49,17 @@ def test_training_learns_and_goes_on(learned):
         face_codec.train_face([clip[:40]], config, folder / "run")
     with pytest.raises(ValueError, match=r"clips\[0\] must have shape"):
         face_codec.train_face([clip[:, :32, :32]], config)
+
+
+def test_a_moved_picture_is_what_scipy_makes_of_it():
+    picture = np.random.default_rng(0).random((16, 16, 3), np.float32)
+    down, right, larger = 0.125, -0.0625, 0.1
+    # scipy asks where a pixel comes from: about the middle, a shift of whole pixels
+    matrix = np.diag([1 / (1 + larger)] * 2 + [1.0])
+    offset = np.array([7.5, 7.5, 0]) - matrix @ np.array([7.5, 7.5, 0]) - 16 * np.array([down, right, 0])
+    expected = ndimage.affine_transform(picture, matrix, offset, order=1, mode="nearest")
+    found = jax.jit(face_codec.moved)(picture, jax.numpy.array([down, right, larger]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_motion_rate_is_a_bound_on_coded_bits():

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float
 from rich.console import Console
 
 from modicum.conference import losses, network, still
@@ -37,6 +39,9 @@ class FaceTraining:
         sources: coded source pictures per clip to draw from, at least 2.
         quantizer: HEVC quantizer of the sources.
         blur: largest sigma, as share of the side, by which a source is blurred before it is coded.
+        augment: how far frames are moved at most, up, down and sideways, as share of the side, and how much they are
+            enlarged or reduced, as share of themselves; from 0 to 0.2. A frame and the one before move alike, sources
+            stay. The model then knows more positions than the call has shown.
         weights: of the loss.
         seed: of parameters, order and noise.
     """
@@ -48,6 +53,7 @@ class FaceTraining:
     sources: int = 24
     quantizer: int = 37
     blur: float = 0.0
+    augment: float = 0.0
     weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     seed: int = 0
 
@@ -56,7 +62,7 @@ class FaceTraining:
         check.finite_positive(learning_rate=self.learning_rate)
         check.integer(2, sources=self.sources)
         check.integer(*still.QUALITIES, quantizer=self.quantizer)
-        check.between(0, 0.2, blur=self.blur)
+        check.between(0, 0.2, blur=self.blur, augment=self.augment)
 
 
 def coded_sources(clip: np.ndarray, config: FaceTraining, console: Console | None = None) -> np.ndarray:
@@ -81,8 +87,8 @@ def _batch(config: FaceTraining, frames: Any, sources: Any, bounds: Any, key: Ke
     draw by itself takes XLA a second to compile.
     """
     size, latents = config.batch, config.spec.latents
-    drawn = jax.random.uniform(jax.random.fold_in(key, step), (size, latents + 5))
-    noise, (clip, frame, first, second, share) = drawn[:, 5:] - 0.5, drawn[:, :5].T
+    drawn = jax.random.uniform(jax.random.fold_in(key, step), (size, latents + 8))
+    noise, (clip, frame, first, second, share), places = drawn[:, 8:] - 0.5, drawn[:, :5].T, 2 * drawn[:, 5:8] - 1
 
     def one_of(low: Any, count: Any, uniform: Any) -> Any:
         return low + jnp.minimum((uniform * count).astype(jnp.int32), count - 1)
@@ -98,7 +104,29 @@ def _batch(config: FaceTraining, frames: Any, sources: Any, bounds: Any, key: Ke
         return pictures.astype(jnp.float32) / 255
 
     pictures = scaled(sources[clip[None], chosen])
-    return losses.Batch(noise, share, pictures, scaled(frames[index]), scaled(frames[index - 1]))
+    targets = scaled(frames[index]), scaled(frames[index - 1])
+    if config.augment:
+        targets = tuple(jax.vmap(moved)(target, config.augment * places) for target in targets)
+    return losses.Batch(noise, share, pictures, *targets)
+
+
+def moved(picture: Float[Array, " n n c"], place: Float[Array, " 3"]) -> Float[Array, " n n c"]:
+    """A picture moved and enlarged, bilinear, its edges repeated where it ends.
+
+    Args:
+        picture: square.
+        place: shift downwards and to the right as shares of the side, and by how much it is enlarged, as share of
+            itself.
+    """
+    side = picture.shape[0]
+    middle = (side - 1) / 2
+    steps = (jnp.arange(side) - middle) / (1 + place[2]) + middle
+    rows, columns = jnp.meshgrid(steps - side * place[0], steps - side * place[1], indexing="ij")
+
+    def channel(image: Array) -> Array:
+        return map_coordinates(image, [rows, columns], 1, "nearest")
+
+    return jax.vmap(channel, -1, -1)(picture)
 
 
 def _check_clips(clips: Sequence[np.ndarray], config: FaceTraining) -> None:
