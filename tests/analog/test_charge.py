@@ -407,6 +407,7 @@ BAD = {
     "weight_bits": [(4, "one of 2, 3, 5 for the encoding 'ternary'"), (1, "2, 3, 5"), (True, "whole number")],
     "input_bits": [(0, "at least 1"), (9, "at most 8")],
     "adc_bits": [(1, "at least 2"), (15, "at most 14")],
+    "copies": [(0, "at least 1"), (129, "at most 128")],
     "lsb": [(0.0, "above 0"), (float("inf"), "finite")],
     "full_scale_volts": [(0.0, "above 0")],
     "unit_farads": [(-1e-15, "above 0")],
