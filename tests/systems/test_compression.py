@@ -143,7 +143,8 @@ def test_arguments_of_a_config_and_settings_of_its_recipe():
         load_recipe(ROOT / "configs" / "train" / "digits.py")
 
 
-FILES = sorted(path for path in (ROOT / "configs").glob("*/*.py") if path.parent.name not in ("train", "spiking"))
+SYSTEMS = ("forms", "patdnn", "pattern", "rtmobile", "unification")
+FILES = sorted(path for system in SYSTEMS for path in (ROOT / "configs" / system).glob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
