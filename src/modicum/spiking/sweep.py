@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from modicum.spiking import cotangents, grid
-from modicum.spiking.apart import apart, once
+from modicum.spiking.apart import apart
 from modicum.spiking.layers import Layer, network_step
 
 Weights = tuple[tuple[Any, Any], ...]
@@ -156,30 +156,17 @@ def _bwd(sweep: Sweep, kept: Any, given: Any) -> tuple[Any, Any, Any]:
 sweep_over_time.defvjp(_fwd, _bwd, symbolic_zeros=True)
 
 
-def _undone(layer: Layer, mode: str, params: Any, kept: Any, current: Array, note: Any) -> tuple[Any, Any]:
-    """One layer's state before the step, as it is stored, and what `backward` needs."""
-    ledger = grid.recalled(note, _bits(layer, mode), current.shape[-1])
-    state, residual = _able(layer).invert(params, _load(layer, mode, kept), current, ledger)
-    return _store(layer, mode, state), residual
-
-
-def _replay(
-    sweep: Sweep, weights: Weights, stored: tuple, spikes: Array, notes: tuple, number: Array | None = None
-) -> tuple[tuple, list, list]:
-    """Bottom-up: the states before the step, what `backward` needs, and the pull-backs of synapses without `pull`.
-
-    With the `number` of the step what `backward` needs is computed once, so that no current outlives its layer.
-    """
+def _replay(sweep: Sweep, weights: Weights, stored: tuple, spikes: Array, notes: tuple) -> tuple[tuple, list, list]:
+    """Bottom-up: the states before the step, what `backward` needs, and the pull-backs of synapses without `pull`."""
     before, residuals, pulls = [], [], []
     for layer, (weight, params), kept, note in zip(sweep.layers, weights, stored, notes, strict=True):
         if hasattr(layer.synapse, "pull"):
             current, pull = layer.synapse(weight, spikes), None
         else:
             current, pull = jax.vjp(layer.synapse, weight, spikes)
-        undone = functools.partial(_undone, layer, sweep.mode)
-        given = (params, kept, current, note)
-        state, residual = undone(*given) if number is None else once(number, undone, *given)
-        before.append(state)
+        ledger = grid.recalled(note, _bits(layer, sweep.mode), current.shape[-1])
+        state, residual = _able(layer).invert(params, _load(layer, sweep.mode, kept), current, ledger)
+        before.append(_store(layer, sweep.mode, state))
         residuals.append(residual)
         pulls.append(pull)
         if layer is not sweep.layers[-1]:
@@ -210,11 +197,12 @@ def _streamlined_step(
     inputs_needed: bool,
 ) -> tuple[tuple, tuple, tuple, Array | None]:
     """One step back: the recomputation is the inverse's own, and the derivatives are written by hand."""
+    del number
     if sweep.mode == "packed":
         lengths = _row_lengths(states_cotangent, cotangent)
         residuals, pulls = _recalled(sweep, weights, spikes, notes, lengths)
     else:
-        stored, residuals, pulls = _replay(sweep, weights, stored, spikes, notes, number)
+        stored, residuals, pulls = _replay(sweep, weights, stored, spikes, notes)
     parts, before = [], []
     for place in reversed(range(len(sweep.layers))):
         layer, (weight, params) = sweep.layers[place], weights[place]
