@@ -10,18 +10,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "scripts" / "bench" / "results"
-START, END = "<!-- results: scripts/tables.py -->", "<!-- end of results -->"
-TRAINING_START, TRAINING_END = "<!-- training: scripts/tables.py -->", "<!-- end of training -->"
-SPEED_START, SPEED_END = "<!-- speed: scripts/tables.py -->", "<!-- end of speed -->"
-ACCURACY_START, ACCURACY_END = "<!-- accuracy: scripts/tables.py -->", "<!-- end of accuracy -->"
-CHIPS_START, CHIPS_END = "<!-- chips: scripts/tables.py -->", "<!-- end of chips -->"
-FEDERATED_START, FEDERATED_END = "<!-- federated: scripts/tables.py -->", "<!-- end of federated -->"
-VIDEO_START, VIDEO_END = "<!-- video: scripts/tables.py -->", "<!-- end of video -->"
-SPIKING_START, SPIKING_END = "<!-- spiking: scripts/tables.py -->", "<!-- end of spiking -->"
+
+sys.path.insert(0, str(ROOT / "scripts" / "bench"))
+from tabular import grid, header, line  # noqa: E402 - it stands beside the benches
 
 
 def percent(values: float | list[float]) -> str:
@@ -34,10 +28,10 @@ def percent(values: float | list[float]) -> str:
     return f"{100 * mean:.2f} ± {100 * deviation:.2f}%"
 
 
-def row(entry: dict) -> str:
-    """One line of the table."""
+def row(entry: dict) -> tuple[str, ...]:
+    """The cells of one line."""
     result, made = entry["results"], entry["versions"]
-    cells = (
+    return (
         f"{result['data']}, {result['test_images']:,} held out, {result['seeds']} seed(s)",
         percent(result["dense"]),
         percent(result["one_shot"]),
@@ -48,7 +42,6 @@ def row(entry: dict) -> str:
         f"{result['violation']:g}",
         f"jax {made['jax']}, {made['machine']['cores']} cores, {made['commit'][:7]}",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def interval(differences: list[float]) -> str:
@@ -63,35 +56,22 @@ def interval(differences: list[float]) -> str:
     return f"{mean:+.2f} ± {stats.t.ppf(0.975, size - 1) * (variance / size) ** 0.5:.2f}"
 
 
-def bench() -> ModuleType:
-    """The script whose tables these are."""
-    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
-    import accuracy
-
-    return accuracy
-
-
-def latency() -> ModuleType:
-    """The script that measured the latencies."""
-    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
-    import latency
-
-    return latency
-
-
 def anchors(table: str) -> dict[str, str]:
     """What others published, by row."""
-    return {row.name: row.anchor for row in bench().TABLES.get(table, ())}
+    import accuracy
+
+    return {row.name: row.anchor for row in accuracy.TABLES.get(table, ())}
 
 
 def comparisons(table: str, cells: dict[str, dict]) -> list[str]:
     """Rows against rows: differences paired by seed, where both are measured."""
+    import accuracy
 
     def of(row: str, arm: str) -> dict[int, dict]:
         return {cell["seed"]: cell for name, cell in cells.items() if name.startswith(f"{row} | {arm} | ")}
 
     lines = []
-    for first, second in bench().COMPARISONS.get(table, ()):
+    for first, second in accuracy.COMPARISONS.get(table, ()):
         chosen = [of(row, arm) for row, arm in (first, second)]
         seeds = sorted(set(chosen[0]) & set(chosen[1]))
         if seeds:
@@ -139,7 +119,7 @@ def accuracy_row(name: str, cells: list[dict], anchor: str) -> str:
         f"{max(cell.get('cpu_seconds', 0) for cell in best):.0f}",
         anchor,
     )
-    return f"| {' | '.join(columns)} |"
+    return line(columns)
 
 
 def accuracy_table(path: Path) -> str:
@@ -165,7 +145,7 @@ def accuracy_table(path: Path) -> str:
         rows.setdefault(name.split(" | ")[0], []).append(cell)
     published = anchors(table)
     order = [name for name in published if name in rows] + [name for name in rows if name not in published]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = header(head)
     lines += [accuracy_row(name, rows[name], published.get(name, "")) for name in order]
     compared = comparisons(table, cells)
     return "\n".join(
@@ -197,8 +177,7 @@ def table() -> str:
         "measured with",
     )
     entries = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("quickstart-*.json"))]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *map(row, entries)]
-    return "\n".join(lines)
+    return grid(head, map(row, entries))
 
 
 OURS = "modicum"
@@ -230,11 +209,13 @@ def latency_row(network: str, threads: str, cells: dict[str, dict]) -> str:
 
     best = f"{ENGINES[fastest]}, {ratio(fastest)}"
     columns = (network, threads, shown(OURS), *map(shown, ENGINES), best, ratio("onnxruntime"), ratio("litert"))
-    return f"| {' | '.join(columns)} |"
+    return line(columns)
 
 
 def latency_table() -> str:
     """Whole networks and single layers, one image; `scripts/bench/latency.py` measured them."""
+    import latency
+
     path = RESULTS / "latency.json"
     if not path.exists():
         return ""
@@ -245,8 +226,8 @@ def latency_table() -> str:
         rows.setdefault((network, threads), {})[engine] = cell
     ratios = ("fastest float32 peer", "times ONNX Runtime", "times LiteRT")
     head = ("network", "threads", "ours, ms", *ENGINES.values(), *ratios)
-    order = list(latency().NETWORKS)
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    order = list(latency.NETWORKS)
+    lines = header(head)
     for network, threads in sorted(rows, key=lambda key: (order.index(key[0]) if key[0] in order else -1, key[1])):
         if OURS in rows[network, threads]:
             lines.append(latency_row(network, threads, rows[network, threads]))
@@ -270,12 +251,12 @@ PARTS = {
 def ablation(rows: dict[tuple[str, str], dict[str, dict]]) -> str:
     """What each part of the generator is worth, in milliseconds."""
     head = ("network", "threads", *PARTS.values())
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for (network, threads), cells in sorted(rows.items()):
-        if all(name in cells for name in PARTS):
-            times = (f"{cells[name]['wall_ms_median']:.3g}" for name in PARTS)
-            lines.append(f"| {' | '.join((network, threads, *times))} |")
-    return "\n".join(lines)
+    found = (
+        (network, threads, *(f"{cells[name]['wall_ms_median']:.3g}" for name in PARTS))
+        for (network, threads), cells in sorted(rows.items())
+        if all(name in cells for name in PARTS)
+    )
+    return grid(head, found)
 
 
 def gru_table() -> str:
@@ -285,7 +266,7 @@ def gru_table() -> str:
         return ""
     stored = json.loads(path.read_text())["rows"]
     head = ("units = inputs", "weights kept", "ours, us a step", "fastest float32 dense peer", "ratio")
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = header(head)
     for size in sorted({row["size"] for row in stored}):
         here = [row for row in stored if row["size"] == size]
         peer = min((row for row in here if row["engine"] != OURS), key=lambda row: row["us_median"])
@@ -294,7 +275,7 @@ def gru_table() -> str:
             if row["engine"] == OURS:
                 ratio = peer["us_median"] / row["us_median"]
                 times = (f"1 of {row['kept']:.1f}", f"{row['us_median']:.2f}", name, f"{ratio:.1f}x")
-                lines.append(f"| {' | '.join((str(size), *times))} |")
+                lines.append(line((str(size), *times)))
     return "\n".join(lines)
 
 
@@ -304,12 +285,12 @@ def training_table() -> str:
     for name, cell in json.loads((RESULTS / "training.json").read_text()).items():
         runs.setdefault(name.split(" | ")[0], []).append(cell)
     head = ("config", "model", "weights", "steps", "seeds", "held out", "seconds of a run")
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = header(head)
     for config, cells in sorted(runs.items()):
         first, seconds = cells[0], sum(cell["seconds"] for cell in cells) / len(cells)
         score = percent([cell["test_accuracy"] for cell in cells])
         counts = (f"{first['parameters']:,}", f"{first['steps']:,}", str(len(cells)))
-        lines.append(f"| {' | '.join((config, first['model'], *counts, score, f'{seconds:.0f}'))} |")
+        lines.append(line((config, first["model"], *counts, score, f"{seconds:.0f}")))
     commits = ", ".join(sorted({cell["commit"][:7] for cells in runs.values() for cell in cells}))
     facts = next(iter(runs.values()))[0]
     return "\n".join([*lines, "", f"{facts['machine']['cores']} cores, jax {facts['jax']}, commits {commits}."])
@@ -322,7 +303,6 @@ def speed_tables() -> str:
 
 def spiking_tables() -> str:
     """Memory, time, peers and accuracy of spiking networks; `scripts/bench/spiking*.py` measured them."""
-    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
     from spiking_bench import tables
 
     return tables.tables(RESULTS, percent, interval)
@@ -330,7 +310,6 @@ def spiking_tables() -> str:
 
 def chip_tables() -> str:
     """Networks on simulated chips; `scripts/bench/{chips,effective_cycles,analog}.py` measured them."""
-    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
     from analog_bench import tables
 
     return tables.tables(RESULTS, percent)
@@ -338,7 +317,6 @@ def chip_tables() -> str:
 
 def federated_tables() -> str:
     """Secure sums, enclaves, federated runs; `scripts/bench/secure_sum.py`, `enclave.py`, `federated.py` wrote them."""
-    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
     from secure_bench import tables
 
     return tables.tables(RESULTS)
@@ -346,25 +324,33 @@ def federated_tables() -> str:
 
 def video_tables() -> str:
     """The face codec beside video codecs; `scripts/bench/video.py` measured it."""
-    sys.path.insert(0, str(ROOT / "scripts" / "bench"))
     import video_tables
 
     return video_tables.tables(RESULTS)
 
 
+SECTIONS = {
+    "results": table,
+    "accuracy": accuracy_tables,
+    "speed": speed_tables,
+    "training": training_table,
+    "spiking": spiking_tables,
+    "video": video_tables,
+    "chips": chip_tables,
+    "federated": federated_tables,
+}
+"""What makes the tables between the marks of each name."""
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands in the README before and behind the tables of a section."""
+    return f"<!-- {name}: scripts/tables.py -->", f"<!-- end of {name} -->"
+
+
 def written(readme: str) -> str:
     """The README with the tables between their marks renewed; tables without marks are left out."""
-    parts = (
-        (START, END, table),
-        (ACCURACY_START, ACCURACY_END, accuracy_tables),
-        (SPEED_START, SPEED_END, speed_tables),
-        (TRAINING_START, TRAINING_END, training_table),
-        (SPIKING_START, SPIKING_END, spiking_tables),
-        (VIDEO_START, VIDEO_END, video_tables),
-        (FEDERATED_START, FEDERATED_END, federated_tables),
-        (CHIPS_START, CHIPS_END, chip_tables),
-    )
-    for start, end, make in parts:
+    for name, make in SECTIONS.items():
+        start, end = marks(name)
         if start not in readme:
             continue
         before, rest = readme.split(start)
@@ -401,17 +387,7 @@ def main() -> int:
         readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
     else:
-        parts = (
-            table,
-            accuracy_tables,
-            speed_tables,
-            training_table,
-            spiking_tables,
-            video_tables,
-            chip_tables,
-            federated_tables,
-        )
-        print(*(make() for make in parts), sep="\n\n")
+        print(*(make() for make in SECTIONS.values()), sep="\n\n")
     return 0
 
 

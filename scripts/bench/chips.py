@@ -6,13 +6,14 @@ not hold it. Cells that scripts/bench/results/chips.json holds already are left 
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from accuracy import add, read
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "chips.json"
@@ -119,13 +120,12 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    from modicum.train import Interrupted, report
+    from modicum.train import Interrupted
 
     started = time.perf_counter()
     for cell in CELLS:
-        cells = json.loads(arguments.results.read_text())["cells"] if arguments.results.exists() else {}
         wanted = not arguments.rows or any(text in cell.name for text in arguments.rows.split(";"))
-        if not wanted or cell.name in cells:
+        if not wanted or cell.name in read(arguments.results):
             continue
         if time.perf_counter() - started > 60 * arguments.minutes:
             print("time is up; the same command goes on")
@@ -134,7 +134,7 @@ def main() -> int:
             measured = measure(cell, arguments.runs)
         except Interrupted:
             return 130
-        report.write_json(arguments.results, {"cells": {**cells, cell.name: measured}})
+        add(arguments.results, cell.name, measured)
         mean = sum(measured["chips"]) / len(measured["chips"])
         print(
             f"{cell.name}: software {measured['software']:.4f}, chips {mean:.4f}, {measured['seconds']} s", flush=True

@@ -10,7 +10,6 @@ The clips (`$MODICUM_DATA/clips`) show real people: neither they nor models trai
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -19,6 +18,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from accuracy import add, read
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "video.json"
@@ -52,19 +53,12 @@ OURS: dict[str, dict[str, Any]] = {
 """Settings of a call by name; the ablation compares them with "motion only"."""
 
 
-def read_cells(path: Path) -> dict[str, Any]:
-    """The cells that are measured."""
-    return json.loads(path.read_text())["cells"] if path.exists() else {}
-
-
-def add(path: Path, name: str, cell: dict[str, Any]) -> None:
-    """Puts a cell into the file."""
+def stamped(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell with what it was measured by."""
     from modicum.train import report
 
     made = report.versions()
-    stamped = {**cell, **{key: made[key] for key in ("commit", "jax", "machine")}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    report.write_json(path, {"cells": dict(sorted({**read_cells(path), name: stamped}.items()))})
+    return {**cell, **{key: made[key] for key in ("commit", "jax", "machine")}}
 
 
 def conventional(frames: Any, codec: str, fps: float) -> dict[str, Any]:
@@ -227,14 +221,14 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     if arguments.fuzz:
         cell = fuzz(arguments.fuzz)
-        add(arguments.results, "fuzz", cell)
+        add(arguments.results, "fuzz", stamped(cell))
         print(cell)
         return 0
     from modicum.train import Interrupted
 
     started, made = time.perf_counter(), {}
     for name, measure in cells(arguments):
-        if name in read_cells(arguments.results):
+        if name in read(arguments.results):
             continue
         if time.perf_counter() - started > 60 * arguments.minutes:
             print("time is up; the same command goes on")
@@ -243,7 +237,7 @@ def main() -> int:
             cell = measure(made)
         except Interrupted:
             return 130
-        add(arguments.results, name, cell)
+        add(arguments.results, name, stamped(cell))
         best = cell.get("points", [cell])[-1]
         print(f"{name}: {best['kbps']:.2f} kbps, {best['psnr']:.2f} dB, MS-SSIM {best['ms_ssim']:.4f}", flush=True)
     return 0

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tabular import header, line
+
 CODECS = ("H.264", "H.265", "AV1", "VP9")
 MEASURES = {"psnr": "PSNR", "ms_ssim": "MS-SSIM"}
 BASE = "motion only"
@@ -41,7 +43,7 @@ def table(cells: dict[str, dict]) -> str:
     """Ours by clip, and the difference of rate at equal quality."""
     head = ["clip, pixels", "kbps", "PSNR", "SSIM", "MS-SSIM", "frames of the others"]
     head += [f"{codec} at equal {name}" for codec in CODECS for name in MEASURES.values()]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = header(head)
     ours = [(name.split(" | "), cell) for name, cell in cells.items() if " | ours | " in name]
     for parts, cell in sorted(ours, key=lambda entry: (entry[0][0], entry[1]["kbps"])):
         if parts[3] not in COMPARED:
@@ -52,7 +54,7 @@ def table(cells: dict[str, dict]) -> str:
             for codec in CODECS:
                 anchor = cells.get(f"{parts[0]} | {parts[1]} | {codec}")
                 columns += [saving(anchor["points"], cell, measure, skips) if anchor else "" for measure in MEASURES]
-            lines.append(f"| {' | '.join(columns)} |")
+            lines.append(line(columns))
     return "\n".join(lines)
 
 
@@ -60,7 +62,7 @@ def settings_table(cells: dict[str, dict]) -> str:
     """Every setting of ours that is measured: rate, quality, what the bytes were spent on."""
     kinds = ("source", "motion", "residual", "hash", "video", "packet")
     head = ["clip", "setting", "kbps", "PSNR", "MS-SSIM", *(f"bytes: {kind}" for kind in kinds), "2 s off target"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = header(head)
     for name, cell in sorted(cells.items(), key=lambda entry: (entry[0].split(" | ")[0], entry[1].get("kbps", 0))):
         parts = name.split(" | ")
         if parts[2:3] != ["ours"]:
@@ -68,7 +70,7 @@ def settings_table(cells: dict[str, dict]) -> str:
         error = f"{100 * cell['worst_rate_error']:.1f}%" if "worst_rate_error" in cell else ""
         spent = [f"{cell['bytes'].get(kind, 0):,}" for kind in kinds]
         columns = [parts[0], parts[3], f"{cell['kbps']:.2f}", f"{cell['psnr']:.2f}", f"{cell['ms_ssim']:.3f}"]
-        lines.append(f"| {' | '.join([*columns, *spent, error])} |")
+        lines.append(line([*columns, *spent, error]))
     return "\n".join(lines)
 
 

@@ -150,8 +150,9 @@ def test_readme_without_marks_is_left_as_it_is(monkeypatch, tmp_path):
 
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     assert tables.written("no marks") == "no marks"
-    marked = f"{tables.SPIKING_START}\nold\n{tables.SPIKING_END}"
-    assert tables.written(marked) == f"{tables.SPIKING_START}\n\n{tables.SPIKING_END}"
+    start, end = tables.marks("spiking")
+    marked = f"{start}\nold\n{end}"
+    assert tables.written(marked) == f"{start}\n\n{end}"
 
 
 @pytest.mark.parametrize("engine", ["spikingjelly_memopt", "spyx"])

@@ -5,10 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+from tabular import grid
 
 
 def _stored(path: Path) -> dict[str, Any]:
@@ -54,9 +51,7 @@ def chips(results: Path, percent: Callable[..., str]) -> str:
         "Arrays are macros for CAP-RAM, counted layer by layer; those of LeNet-5 fit one macro together. "
         f"Commits {commits}."
     )
-    return "\n\n".join(
-        part for part in ("**Accuracy on simulated chips**", _table(head, rows), variation, foot) if part
-    )
+    return "\n\n".join(part for part in ("**Accuracy on simulated chips**", grid(head, rows), variation, foot) if part)
 
 
 def _variation(cells: dict[str, Any]) -> str:
@@ -117,7 +112,7 @@ def cycles(results: Path) -> str:
         "to go through, which ISAAC's whole columns cannot use; and how many leading zeros there are is decided by the "
         "input format, which the paper does not state."
     )
-    return "\n\n".join(("**Effective input cycles, and FORMS against ISAAC**", _table(head, rows), gaps))
+    return "\n\n".join(("**Effective input cycles, and FORMS against ISAAC**", grid(head, rows), gaps))
 
 
 def speed(results: Path) -> str:
@@ -152,7 +147,7 @@ def speed(results: Path) -> str:
     foot = f"{made['machine']['cores']} cores, jax {made['jax']}, commit {str(made['commit'])[:7]}."
     if "chips" in parts:
         foot = f"100 chips of 512 x 512 at batch 256: {parts['chips']['cpu_ms'] / 1e3:.1f} CPU seconds. {foot}"
-    return "\n\n".join(("**Time of simulation**", _table(head, rows), foot))
+    return "\n\n".join(("**Time of simulation**", grid(head, rows), foot))
 
 
 def tables(results: Path, percent: Callable[..., str]) -> str:

@@ -19,6 +19,7 @@ from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD
 from flwr.server.workflow.constant import Key as WorkflowKey
 from flwr.server.workflow.secure_aggregation.secaggplus_workflow import SecAggPlusWorkflow, WorkflowState
 from flwr.supercore.task_identity import TaskIdentity
+from timing import timed
 
 # the package's name for it is the function inside
 mod = importlib.import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")
@@ -27,13 +28,6 @@ mod = importlib.import_module("flwr.client.mod.secure_aggregation.secaggplus_mod
 TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
 
 CLIPPING, TARGET, MODULUS = 8.0, 2**22, 2**32
-
-
-def timed(function, *arguments):
-    """What a function returns, and the seconds of CPU it took."""
-    started = time.process_time()
-    result = function(*arguments)
-    return result, time.process_time() - started
 
 
 def round_of(clients, dimension, threshold, dropped):

@@ -6,16 +6,9 @@ computed from them, for the whole vector would take minutes.
 
 import json
 import sys
-import time
 
 import numpy as np
-
-
-def timed(function, *arguments):
-    """What a function returns, and the seconds of CPU it took."""
-    started = time.process_time()
-    result = function(*arguments)
-    return result, time.process_time() - started
+from timing import timed
 
 
 def tenseal(dimension, scheme, degree):

@@ -1,6 +1,5 @@
 """SecAgg, SEFL and RLWE of modicum, stage by stage."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +9,12 @@ import numpy as np
 from modicum.constraints import hankel_ratio
 from modicum.federated import FixedPointSpec, SecAggSpec, SeflSpec, ciphers, lattice, secagg, sefl, wire
 from modicum.federated.secagg_messages import SERVER
+from secure_bench import timing
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     """What a function returns, and the seconds of CPU it took."""
-    started = time.process_time()
-    result = jax.block_until_ready(function(*arguments))
-    return result, time.process_time() - started
+    return timing.timed(lambda: jax.block_until_ready(function(*arguments)))
 
 
 def identities(clients: int) -> tuple[list[bytes], tuple[bytes, ...]]:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tabular import header, line
+
 GOALS = {
     "bytes_per_parameter": ("upload, bytes a parameter", "<= 4.02"),
     "bytes_per_parameter_20_bits": ("upload, ring of 20 bits", "<= 2.6"),
@@ -31,13 +33,12 @@ def sums(path: Path) -> str:
     lines = [
         f"**Secure sums: {sizes['clients']} clients of {sizes['dimension']:,} numbers, {sizes['dropped']} dropped**",
         "",
-        "| | measured | goal |",
-        "|---|---|---|",
+        *header(("", "measured", "goal")),
     ]
     for name, (title, goal) in GOALS.items():
         if name in found:
             value = f"{found[name]:.3g}" + ("x" if goal.endswith("x") else "")
-            lines.append(f"| {title} | {value} | {goal} |")
+            lines.append(line((title, value, goal)))
     lines += ["", f"CPU time of the process; {made_with(entry['versions'])}."]
     if entry["flower"]:
         lines[-1] += (
@@ -61,8 +62,7 @@ def sealed(path: Path) -> str:
     lines = [
         f"**Updates sealed for the enclave's process, {entry['clients']} clients, against dense ones**",
         "",
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
+        *header(head),
     ]
     for name, cell in entry["rounds"].items():
         for fraction, found in cell["fractions"].items():
@@ -73,7 +73,7 @@ def sealed(path: Path) -> str:
                 f"{1e3 * found['elapsed_seconds']:.0f} ms, {found['faster']:.2f}x",
                 *(f"{found['faster_computed'][link]:.2f}x" for link in links),
             )
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(line(cells))
     times = ", ".join(f"{name.split('_')[0].upper()} {value:.1f} ms" for name, value in entry["quote_cpu_ms"].items())
     return "\n".join([*lines, "", f"Verifying a genuine quote: {times} of CPU. {made_with(entry['versions'])}."])
 
@@ -97,7 +97,7 @@ def runs(path: Path) -> str:
         "bytes saved",
         "protocol, CPU s",
     )
-    lines = ["**Federated runs**", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = ["**Federated runs**", "", *header(head)]
     commits = set()
     for name, cell in json.loads(path.read_text()).items():
         found = cell["result"]
@@ -112,7 +112,7 @@ def runs(path: Path) -> str:
             f"{100 * found['upload_bytes_saved']:.2f}%",
             f"{found['protocol_cpu_seconds']:.1f}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(line(cells))
     return "\n".join([*lines, "", f"One seed each; commits {', '.join(sorted(commits))}."])
 
 

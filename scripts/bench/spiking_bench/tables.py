@@ -1,18 +1,14 @@
 """Markdown tables of what `scripts/bench/spiking.py` and `scripts/bench/spiking_accuracy.py` measured."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tabular import grid
+
 SHOWN_STEPS = (4, 16, 64, 128, 256, 1024)
 SHOWN_DEPTH = 16
-
-
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _times(value: float | None) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from modicum.analog import converters
 from modicum.analog.charge_cost import CAPRAM, Macro, cost
 from modicum.analog.charge_spec import LINES, NIBBLE_BITS, ChargeSpec
+from modicum.analog.functional import noise
 from modicum.analog.simulate import Device, changed
 from modicum.core import Key
 
@@ -91,9 +92,7 @@ def _read(key: Key, held: HeldWeights, inputs: Float[Array, " *b k"], spec: Char
 def _straight_through(spec: ChargeSpec, weights: Array, inputs: Array, held: HeldWeights, key: Key) -> Array:
     codes, step = converters.quantize_inputs(inputs, spec.steps)
     total = codes.astype(jnp.float32) @ held.levels
-    deviation = error_deviation(weights.shape[0], spec)
-    if deviation > 0:
-        total = total + deviation * jax.random.normal(key, (total.size,), jnp.float32).reshape(total.shape)
+    total = total + noise(key, error_deviation(weights.shape[0], spec), total)
     return total * (held.step * step)
 
 

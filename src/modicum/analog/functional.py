@@ -102,10 +102,11 @@ def _hold(key: Key, weights: Float[Array, " k n"], spec: FunctionalSpec) -> Nois
     held = lax.stop_gradient(weights)
     largest = jnp.max(jnp.abs(held))
     largest = jnp.where(largest > 0, largest, 1.0)
-    return NoisyWeights(held / largest + _noise(key, spec.weight_noise, held), largest, weights)
+    return NoisyWeights(held / largest + noise(key, spec.weight_noise, held), largest, weights)
 
 
-def _noise(key: Key, deviation: float, like: Array) -> Array:
+def noise(key: Key, deviation: float, like: Array) -> Array:
+    """Normal noise of the shape of an array; a zero where there is none."""
     if deviation == 0:
         return jnp.zeros((), like.dtype)
     return deviation * jax.random.normal(key, (like.size,), like.dtype).reshape(like.shape)
@@ -122,7 +123,7 @@ def _straight_through(spec: FunctionalSpec, weights: Array, inputs: Array, chip:
     codes, step = converters.quantize_inputs(inputs, spec.steps)
     full = spec.steps.input_levels
     total = (codes.astype(jnp.float32) * (1.0 / full)) @ chip.held
-    total = total + _noise(key, spec.output_noise, total)
+    total = total + noise(key, spec.output_noise, total)
     if spec.output_bits is not None:
         levels = 2 ** (spec.output_bits - 1) - 1
         rounded = jnp.clip(jnp.round(total * (levels / spec.output_bound)), -levels, levels)

@@ -1,5 +1,6 @@
 """Range coding of whole numbers by `constriction`, and the motion of several frames in a few bytes each."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -106,6 +107,26 @@ def _model() -> object:
 
 def _widths(scales: np.ndarray) -> np.ndarray:
     return np.clip(scales, 0.05, 500.0).astype(np.float64).ravel()
+
+
+def within(encode: Callable[[int], bytes], qualities: tuple[int, int], limit: int) -> bytes:
+    """The best of some streams that is no longer than a limit, by bisection; the shortest where none is.
+
+    Args:
+        encode: `quantizer -> stream`, the lower the better and the longer.
+        qualities: lowest and highest quantizer.
+        limit: bytes.
+    """
+    found: dict[int, bytes] = {}
+    low, high = qualities
+    while low < high:
+        middle = (low + high) // 2
+        found[middle] = encode(middle)
+        if len(found[middle]) <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    return found[low] if low in found else encode(low)
 
 
 def quantized(motion: np.ndarray, step: int) -> Int[np.ndarray, " n latents"]:

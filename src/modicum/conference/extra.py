@@ -1,16 +1,7 @@
-"""The packages of the extra `conference`, imported when first needed."""
+"""The packages of the extra `conference`: av, constriction and skimage."""
 
-import importlib
-from typing import Any
+import functools
 
+from modicum.core import optional
 
-def package(name: str) -> Any:
-    """A module of a package that the extra `conference` brings: av, constriction or skimage.
-
-    Raises:
-        ImportError: where it is not installed, in one sentence that names the extra.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"this needs the package {name}: pip install 'modicum[conference]'") from error
+package = functools.partial(optional.package, extra="conference")

@@ -6,6 +6,7 @@ import functools
 import numpy as np
 from jaxtyping import UInt8
 
+from modicum.conference import coding
 from modicum.conference.extra import package
 from modicum.core import check
 
@@ -62,12 +63,6 @@ def decode(payload: bytes, size: int) -> UInt8[np.ndarray, " n n 3"] | None:
     return frames[0].to_ndarray(format="rgb24")
 
 
-@functools.lru_cache(maxsize=64)
-def decoded(payload: bytes, size: int) -> UInt8[np.ndarray, " n n 3"] | None:
-    """`decode`, remembered: a sender and a receiver in one process look at the same bytes."""
-    return decode(payload, size)
-
-
 def encode_within(picture: UInt8[np.ndarray, " n n 3"], limit: int, *, best: int = 22) -> bytes:
     """The best stream that is no longer than a limit, or the shortest where none is.
 
@@ -76,11 +71,4 @@ def encode_within(picture: UInt8[np.ndarray, " n n 3"], limit: int, *, best: int
         limit: bytes.
         best: quantizer below which nothing is tried.
     """
-    low, high = best, QUALITIES[1]
-    while low < high:
-        middle = (low + high) // 2
-        if len(encode(picture, middle)) <= limit:
-            high = middle
-        else:
-            low = middle + 1
-    return encode(picture, low)
+    return coding.within(functools.partial(encode, picture), (best, QUALITIES[1]), limit)

@@ -5,6 +5,7 @@ import fractions
 import numpy as np
 from jaxtyping import UInt8
 
+from modicum.conference import coding
 from modicum.conference.extra import package
 from modicum.core import check
 
@@ -116,19 +117,12 @@ def encode_within(frames: UInt8[np.ndarray, " t n n 3"], limit: int, *, fps: flo
         limit: bytes; the shortest stream is returned where none is that short.
         fps: frames a second.
     """
-    low, high = QUALITY_RANGES["H.265"]
-    while low < high:
-        middle = (low + high) // 2
-        if len(_whole(frames, middle, fps)) <= limit:
-            high = middle
-        else:
-            low = middle + 1
-    return _whole(frames, low, fps)
 
+    def whole(quality: int) -> bytes:
+        packets, _ = encode(frames, "H.265", quality, fps=fps)
+        return b"".join(packets)
 
-def _whole(frames: np.ndarray, quality: int, fps: float) -> bytes:
-    packets, _ = encode(frames, "H.265", quality, fps=fps)
-    return b"".join(packets)
+    return coding.within(whole, QUALITY_RANGES["H.265"], limit)
 
 
 def decode_whole(stream: bytes, size: int, most: int) -> UInt8[np.ndarray, " t n n 3"]:

@@ -1,6 +1,6 @@
 """What everything stands on: sites, types, validators, trees."""
 
-from modicum.core import check, checkpoint
+from modicum.core import check, checkpoint, optional
 from modicum.core.backend import loops_on_device
 from modicum.core.matmul import MatmulForm, matmul_form
 from modicum.core.rewrite import Rule, identity_rule, rewrite
@@ -26,6 +26,7 @@ __all__ = [
     "map_by_path",
     "masks_by_path",
     "matmul_form",
+    "optional",
     "path_name",
     "rewrite",
     "select_by_path",

@@ -6,13 +6,12 @@ it says nothing about the machine, and is refused unless the policy accepts it b
 """
 
 import functools
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from modicum.core import check
+from modicum.core import check, optional
 from modicum.federated import ciphers
 from modicum.federated.enclave import EnclaveSpec, report_data
 from modicum.federated.secagg_messages import RefusedError
@@ -159,10 +158,7 @@ def _check(report: Report, policy: Policy, now_seconds: float) -> None:
 
 
 def _dcap(name: str) -> Any:
-    try:
-        return getattr(importlib.import_module("dcap_qvl"), name)
-    except ImportError as error:
-        raise ImportError("this needs the package dcap-qvl: pip install 'modicum[attestation]'") from error
+    return getattr(optional.package("dcap_qvl", "attestation", "dcap-qvl"), name)
 
 
 def dcap_report(quote: bytes, collateral: str, now_seconds: float) -> Report:

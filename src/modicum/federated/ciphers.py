@@ -5,8 +5,9 @@ The package is imported when the first of them is called.
 """
 
 import hashlib
-import importlib
 from typing import Any
+
+from modicum.core import optional
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
@@ -19,10 +20,7 @@ def _primitives(name: str) -> Any:
 
 def _cryptography(name: str) -> Any:
     """A module of `cryptography`, which the extra `federated` brings."""
-    try:
-        return importlib.import_module(f"cryptography.{name}")
-    except ImportError as error:
-        raise ImportError("this needs the package cryptography: pip install 'modicum[federated]'") from error
+    return optional.package(f"cryptography.{name}", "federated", "cryptography")
 
 
 def chacha20_stream(key: bytes, nonce: bytes, count: int) -> bytes:
@@ -44,6 +42,11 @@ def digest(*parts: bytes) -> bytes:
     for part in parts:
         state.update(len(part).to_bytes(8, "little") + part)
     return state.digest()
+
+
+def label(tag: bytes, purpose: bytes, *numbers: int) -> bytes:
+    """`info` of a derived key, or what a ciphertext is bound to: purpose, session, and whom or what it concerns."""
+    return digest(purpose, tag, *(number.to_bytes(8, "little") for number in numbers))
 
 
 def public_key(secret: bytes) -> bytes:

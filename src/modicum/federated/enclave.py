@@ -74,7 +74,7 @@ class EnclaveSpec:
 
     def label(self, purpose: bytes, *numbers: int) -> bytes:
         """`info` of a derived key, or what a ciphertext is bound to."""
-        return ciphers.digest(purpose, self.tag, *(number.to_bytes(8, "little") for number in numbers))
+        return ciphers.label(self.tag, purpose, *numbers)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ two sums (`sefl`), so that a vector that never changes is to be summed once, or 
 This module imports Flower when an app is made, and nothing else of the package needs it.
 """
 
-import importlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from modicum.core import optional
 from modicum.federated import sefl
 from modicum.federated.fixed_point import FixedPointSpec, decode_exact, encode
 from modicum.federated.secagg_messages import RefusedError
@@ -42,10 +42,7 @@ _STATE = "modicum"
 
 def flwr_module(module: str) -> Any:
     """A module of Flower, which the extra `flower` brings."""
-    try:
-        return importlib.import_module(f"flwr.{module}")
-    except ImportError as error:
-        raise ImportError("this needs the package flwr: pip install 'modicum[flower]'") from error
+    return optional.package(f"flwr.{module}", "flower", "flwr")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt32
 
-from modicum.core import check
 from modicum.federated import ciphers
 from modicum.federated import field as prime_field
 from modicum.federated.secagg_messages import (
@@ -32,6 +31,7 @@ from modicum.federated.secagg_messages import (
     checked_roster,
     committed,
     consented,
+    own_vector,
     pair_mask,
     roster_digest,
     self_mask,
@@ -87,11 +87,7 @@ def client_init(
     Raises:
         ValueError: where number, key or vector do not fit the round.
     """
-    check.integer(0, spec.clients - 1, client=client)
-    check.shape((spec.dimension,), vector=vector)
-    if ciphers.verify_key(identity) != spec.identities[client]:
-        raise ValueError(f"identity must be the signing key of client {client} in the round's identities")
-    return ClientState(client, identity, np.array(vector, np.uint32))
+    return ClientState(client, identity, own_vector(spec, client, identity, vector))
 
 
 def client_step(spec: SecAggSpec, state: ClientState, inbox: Inbox, randomness: bytes) -> tuple[ClientState, Outbox]:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt32
@@ -18,6 +18,21 @@ SERVER = -1
 ClientStage = Literal["advertise", "share", "mask", "consent", "open", "done"]
 CLIENT_STAGES: tuple[ClientStage, ...] = ("advertise", "share", "mask", "consent", "open")
 """The five messages of a client, in order."""
+
+
+@runtime_checkable
+class RoundTerms(Protocol):
+    """What rounds of all protocols have."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        ...
+
+    @property
+    def identities(self) -> tuple[bytes, ...]:
+        """The clients' Ed25519 public keys."""
+        ...
 
 
 class RefusedError(ValueError):
@@ -73,7 +88,7 @@ class SecAggSpec:
 
     def label(self, purpose: bytes, *clients: int) -> bytes:
         """`info` of a derived key, or what a ciphertext is bound to: purpose, round, and whom it concerns."""
-        return ciphers.digest(purpose, self.tag, *(client.to_bytes(8, "little") for client in clients))
+        return ciphers.label(self.tag, purpose, *clients)
 
 
 @dataclass(frozen=True)
@@ -213,6 +228,27 @@ def checked_roster(spec: SecAggSpec, members: Sequence[Advertise], who: str) -> 
 def consented(spec: SecAggSpec, roster: Mapping[int, Advertise], survivors: tuple[int, ...]) -> bytes:
     """What the signature of a `Consent` covers: the set, and the keys that all signers saw."""
     return ciphers.digest(spec.label(b"consent", *survivors), roster_digest(roster))
+
+
+def own_vector(
+    spec: RoundTerms, client: int, identity: bytes, vector: UInt32[np.ndarray, " dimension"]
+) -> UInt32[np.ndarray, " dimension"]:
+    """A copy of the vector that a client brings to a round of SecAgg or SEFL.
+
+    Args:
+        spec: the round.
+        client: its number, from 0.
+        identity: its 32-byte Ed25519 signing key.
+        vector: ring elements.
+
+    Raises:
+        ValueError: where number, key or vector do not fit the round.
+    """
+    check.integer(0, len(spec.identities) - 1, client=client)
+    check.shape((spec.dimension,), vector=vector)
+    if ciphers.verify_key(identity) != spec.identities[client]:
+        raise ValueError(f"identity must be the signing key of client {client} in the round's identities")
+    return np.array(vector, np.uint32)
 
 
 def roster_digest(roster: Mapping[int, Advertise]) -> bytes:

@@ -43,8 +43,7 @@ from jaxtyping import Bool, UInt32
 
 from modicum.core import check
 from modicum.federated import ciphers, wire
-from modicum.federated.noise import discrete_gaussian
-from modicum.federated.secagg_messages import RefusedError
+from modicum.federated.secagg_messages import RefusedError, own_vector
 from modicum.federated.sefl_messages import (
     AGGREGATOR,
     PROVIDER,
@@ -59,6 +58,7 @@ from modicum.federated.sefl_messages import (
     open_seed,
     seal_seed,
     seed_mask,
+    server_noise,
     unpacked,
 )
 
@@ -112,11 +112,7 @@ def client_init(spec: SeflSpec, client: int, identity: bytes, vector: UInt32[np.
     Raises:
         ValueError: where number, key or vector do not fit the round.
     """
-    check.integer(0, spec.clients - 1, client=client)
-    check.shape((spec.dimension,), vector=vector)
-    if ciphers.verify_key(identity) != spec.identities[client]:
-        raise ValueError(f"identity must be the signing key of client {client} in the round's identities")
-    return ClientState(client, identity, np.array(vector, np.uint32))
+    return ClientState(client, identity, own_vector(spec, client, identity, vector))
 
 
 def client_step(spec: SeflSpec, state: ClientState, inbox: Inbox, randomness: bytes) -> tuple[ClientState, Outbox]:
@@ -213,7 +209,7 @@ def _finish(spec: SeflSpec, state: AggregatorState, inbox: Inbox, randomness: by
         raise RefusedError("the aggregator got a sum of masks over other survivors than it asked for")
     assert state.total is not None
     masks = unpacked(spec, answer.total, "the aggregator", "the provider")
-    total = state.total - masks + _noise(spec, randomness, b"aggregator noise")
+    total = state.total - masks + server_noise(spec, randomness, b"aggregator noise")
     # the words above the ring's bits are what carries left there
     return replace(state, stage="done", total=total & np.uint32(2**spec.bits - 1)), {}
 
@@ -255,7 +251,7 @@ def provider_step(
             f"the provider got seeds of {len(request.seeds)} clients, fewer than the least number {spec.least}"
         )
     seeds = _opened(spec, state.secret, request.seeds)
-    total = -_noise(spec, randomness, b"provider noise")
+    total = -server_noise(spec, randomness, b"provider noise")
     for seed in seeds.values():
         total += seed_mask(spec, seed)
     answer = MaskSum(spec.round_id, tuple(sorted(seeds)), wire.pack(total, spec.bits))
@@ -277,16 +273,6 @@ def _opened(spec: SeflSpec, secret: bytes, sealed: Mapping[int, SealedSeed]) -> 
     if len(set(seeds.values())) < len(seeds):
         raise RefusedError("the provider got one seed from two clients")
     return seeds
-
-
-def _noise(spec: SeflSpec, randomness: bytes, purpose: bytes) -> UInt32[np.ndarray, " dimension"]:
-    """One server's discrete Gaussian noise as ring elements; zeros where the round has none."""
-    if not spec.sigma:
-        return np.zeros(spec.dimension, np.uint32)
-    if len(randomness) < 32:
-        raise ValueError(f"randomness must be at least 32 bytes, got {len(randomness)}")
-    key = ciphers.derive(randomness, spec.label(purpose))
-    return discrete_gaussian(key, spec.dimension, spec.sigma).view(np.uint32)
 
 
 def refuse_own_supports(supports: Any) -> None:

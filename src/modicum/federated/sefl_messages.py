@@ -12,7 +12,7 @@ from modicum.core import check
 from modicum.federated import ciphers, wire
 from modicum.federated.fixed_point import FixedPointSpec
 from modicum.federated.masks import BACKENDS, ZERO_NONCE, mask_words
-from modicum.federated.noise import LARGEST_SIGMA
+from modicum.federated.noise import LARGEST_SIGMA, discrete_gaussian
 from modicum.federated.secagg_messages import RefusedError
 
 Address = Literal["aggregator", "provider"]
@@ -98,7 +98,7 @@ class SeflSpec:
 
     def label(self, purpose: bytes, *clients: int) -> bytes:
         """`info` of a derived key, or what a ciphertext is bound to: purpose, round, and whom it concerns."""
-        return ciphers.digest(purpose, self.tag, *(client.to_bytes(8, "little") for client in clients))
+        return ciphers.label(self.tag, purpose, *clients)
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,25 @@ def open_seed(spec: SeflSpec, sealed: SealedSeed, secret: bytes) -> bytes:
 def seed_mask(spec: SeflSpec, seed: bytes) -> UInt32[np.ndarray, " dimension"]:
     """The mask of a seed, as 32-bit words; what lies above the ring's bits is left out when packed."""
     return mask_words(seed, spec.dimension, spec.backend)
+
+
+def server_noise(spec: SeflSpec, randomness: bytes, purpose: bytes) -> UInt32[np.ndarray, " dimension"]:
+    """One server's discrete Gaussian noise as ring elements; zeros where the round has none.
+
+    Args:
+        spec: the round.
+        randomness: at least 32 secret bytes where `spec.sigma` is above 0.
+        purpose: whose noise it is.
+
+    Raises:
+        ValueError: for short randomness.
+    """
+    if not spec.sigma:
+        return np.zeros(spec.dimension, np.uint32)
+    if len(randomness) < 32:
+        raise ValueError(f"randomness must be at least 32 bytes, got {len(randomness)}")
+    key = ciphers.derive(randomness, spec.label(purpose))
+    return discrete_gaussian(key, spec.dimension, spec.sigma).view(np.uint32)
 
 
 def unpacked(spec: SeflSpec, data: bytes, who: str, sender: str) -> UInt32[np.ndarray, " dimension"]:

@@ -27,6 +27,7 @@ from jaxtyping import Array, UInt32
 
 from modicum.core import check
 from modicum.federated import ciphers
+from modicum.federated.fixed_point import decode_exact
 from modicum.federated.masks import check_bytes, openssl_words
 from modicum.federated.secagg_messages import RefusedError
 from modicum.federated.sefl import AggregatorState, ProviderState, provider_step
@@ -168,9 +169,8 @@ def norm_estimate(spec: SeflSpec, masked: UInt32[np.ndarray, " 128"], mask: UInt
         masked: of what the aggregator holds.
         mask: of what the provider holds.
     """
-    unused = np.uint32(32 - spec.bits)
-    steps = ((masked - mask) << unused).view(np.int32) >> unused.astype(np.int32)
-    return float(np.sqrt(2 * np.mean(steps.astype(np.float64) ** 2))) * spec.fixed_point.step
+    projected = decode_exact(spec.fixed_point, masked - mask)
+    return float(np.sqrt(2 * np.mean(projected**2)))
 
 
 def accepted(

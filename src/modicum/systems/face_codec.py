@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from rich.console import Console
 
 from modicum.conference import losses, network, still
@@ -18,6 +17,7 @@ from modicum.conference.blending import blurred
 from modicum.conference.codec import FaceCodec
 from modicum.conference.coding import MotionPrior
 from modicum.conference.spec import FaceSpec
+from modicum.conference.warp import warp
 from modicum.core import Key, Params, check
 from modicum.systems.progress import bars
 from modicum.train import fit, init_state, make_train_step, report
@@ -110,7 +110,7 @@ def _batch(config: FaceTraining, frames: Any, sources: Any, bounds: Any, key: Ke
     return losses.Batch(noise, share, pictures, *targets)
 
 
-def moved(picture: Float[Array, " n n c"], place: Float[Array, " 3"]) -> Float[Array, " n n c"]:
+def moved(picture: Float[jax.Array, " n n c"], place: Float[jax.Array, " 3"]) -> Float[jax.Array, " n n c"]:
     """A picture moved and enlarged, bilinear, its edges repeated where it ends.
 
     Args:
@@ -119,14 +119,10 @@ def moved(picture: Float[Array, " n n c"], place: Float[Array, " 3"]) -> Float[A
             itself.
     """
     side = picture.shape[0]
-    middle = (side - 1) / 2
-    steps = (jnp.arange(side) - middle) / (1 + place[2]) + middle
-    rows, columns = jnp.meshgrid(steps - side * place[0], steps - side * place[1], indexing="ij")
-
-    def channel(image: Array) -> Array:
-        return map_coordinates(image, [rows, columns], 1, "nearest")
-
-    return jax.vmap(channel, -1, -1)(picture)
+    from_middle = (jnp.arange(side) - (side - 1) / 2) / side
+    nearer = from_middle / (1 + place[2]) - from_middle
+    rows, columns = jnp.meshgrid(nearer - place[0], nearer - place[1], indexing="ij")
+    return warp(picture, jnp.stack([rows, columns], -1))
 
 
 def _check_clips(clips: Sequence[np.ndarray], config: FaceTraining) -> None:
