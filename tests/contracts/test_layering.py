@@ -34,7 +34,9 @@ def test_file(path):
             assert (domain, other) in ALLOWED, f"{path} imports {module}"
         if domain == "core":
             assert other == "core", f"core imports {module}"
-        assert other != "systems" or domain == "systems", f"{path} imports {module}"
+        # the top level imports what is asked for by name, later
+        assert other != "systems" or domain in ("systems", "cli", "__init__.py"), f"{path} imports {module}"
+        assert other != "cli" or domain in ("cli", "__main__.py"), f"{path} imports {module}"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             docstring = ast.get_docstring(node, clean=False) or ""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from modicum.core import checkpoint
@@ -117,7 +118,7 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path, monkey
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", dying(Path.rename))
             patch.setattr(checkpoint.shutil, "rmtree", dying(checkpoint.shutil.rmtree))
-            patch.setattr(checkpoint.ocp.Checkpointer, "save", dying(checkpoint.ocp.Checkpointer.save))
+            patch.setattr(ocp.Checkpointer, "save", dying(ocp.Checkpointer.save))
             try:
                 checkpoint.save(folder, 2 if replace else 3, {"x": jnp.float32(3)})
                 survived = True

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from modicum.train import Interrupted, checkpoint, metrics, train
@@ -49,7 +50,7 @@ def stop_after(folder, lines, signal_number, pause):
 def contents(folder):
     """The newest checkpoint's arrays by name, as bytes, whatever Orbax's files look like."""
     newest = folder / "checkpoints" / str(checkpoint.steps(folder / "checkpoints")[-1])
-    with checkpoint.ocp.Checkpointer(checkpoint.ocp.StandardCheckpointHandler()) as checkpointer:
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         tree = checkpointer.restore(newest)
     return {name: (str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()) for name, leaf in tree.items()}
 

@@ -4,7 +4,6 @@ import functools
 from pathlib import Path
 
 import numpy as np
-import scipy.fft
 from jaxtyping import Float, Integer
 
 from modicum.train import prepared
@@ -81,6 +80,9 @@ def mfcc(samples: Integer[np.ndarray, " samples"]) -> Float[np.ndarray, " frames
         The first 13 coefficients of the orthonormal DCT-II of the log-mel energies, then their `deltas` of order 1
         and 2, float32.
     """
+    # here, as it takes longer to import than all else that training needs beside JAX
+    import scipy.fft
+
     energies = _log_energies(samples, MFCC_FRAMES, _MFCC_WINDOW, _MFCC_HOP)
     cepstra = scipy.fft.dct(energies, type=2, norm="ortho", axis=-1)[:, :CEPSTRA]
     return np.concatenate([cepstra, deltas(cepstra, 1), deltas(cepstra, 2)], axis=-1).astype(np.float32)
