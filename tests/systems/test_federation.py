@@ -186,7 +186,7 @@ def test_script(tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("federate", ROOT / "scripts" / "federate.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr(script.command, "stop_at_once_on_interrupt", lambda: None)
+    monkeypatch.setattr("modicum.command.stop_at_once_on_interrupt", lambda: None)
     config = str(ROOT / "configs" / "sefl" / "digits.py")
     small = ["rounds=1", "local_steps=1", "clients=2", "--run", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", ["federate.py", config, *small])
