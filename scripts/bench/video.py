@@ -10,6 +10,7 @@ The clips (`$MODICUM_DATA/clips`) show real people: neither they nor models trai
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -77,24 +78,30 @@ def conventional(frames: Any, codec: str, fps: float) -> dict[str, Any]:
     return {"points": points, "frames": len(frames), "size": frames.shape[1]}
 
 
-def trained(name: str, size: int, steps: int, runs: Path, data: Path) -> tuple[Any, int]:
-    """A personalized model and its training steps: the longest trained one of `runs`, or one made now."""
+def trained(name: str, size: int, steps: int, runs: Path, data: Path) -> tuple[Any, dict[str, Any]]:
+    """A personalized model and how it was trained: the longest trained one of `runs`, or one made now."""
     from rich.console import Console
 
     from modicum.conference import clips, codec
     from modicum.systems import face_codec
-    from modicum.train import read_config
+    from modicum.train import read_config, report
 
     stem = f"{Path(name).stem}-{size}"
     there = {int(path.stem.rsplit("-", 1)[1]): path for path in runs.glob(f"{stem}-*.npz")}
     if there:
-        return face_codec.load_model(there[max(there)]), max(there)
+        path = there[max(there)]
+        return face_codec.load_model(path), json.loads(path.with_suffix(".json").read_text())
     first, _ = clips.split(clips.read_listed(data / "clips", name, size))
     config = read_config(ROOT / "configs" / "conference" / "personalized.py")(size=size, steps=steps)
+    began = time.perf_counter(), time.process_time()
     params = face_codec.train_face([first], config, runs / f"{stem}-{steps}", Console(stderr=True))
+    # of a training that was cut off, the last part's
+    seconds = {"seconds": time.perf_counter() - began[0], "cpu_seconds": time.process_time() - began[1]}
+    training = {"steps": steps, "augment": config.augment, **seconds, **report.versions()["machine"]}
     face = codec.make_codec(config.spec, params, first)
+    (runs / f"{stem}-{steps}.json").write_text(json.dumps(training))
     face_codec.save_model(runs / f"{stem}-{steps}.npz", face)
-    return face, steps
+    return face, training
 
 
 def ours(face: Any, frames: Any, name: str, fps: float) -> dict[str, Any]:
@@ -188,8 +195,8 @@ def cells(arguments: argparse.Namespace) -> list[tuple[str, Callable[[dict[str, 
             return conventional(held_out(made, clip), codec, fps)
 
         def our(made: dict[str, Any], clip: str = clip, name: str = "", fps: float = fps) -> dict[str, Any]:
-            face, steps = model(made, clip)
-            return {**ours(face, held_out(made, clip), name, fps), "steps": steps}
+            face, training = model(made, clip)
+            return {**ours(face, held_out(made, clip), name, fps), "training": training}
 
         listed += [(f"{stem} | {codec}", partial(anchor, codec=codec)) for codec in QUALITIES]
         if not arguments.anchors:
@@ -202,7 +209,7 @@ def flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures rate and quality of the face codec and of video codecs.")
     parser.add_argument("--clips", default="", help="names of files (commas between), by default six")
     parser.add_argument("--size", type=int, default=64, choices=(64, 128, 256))
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of a personalized model")
+    parser.add_argument("--steps", type=int, default=4000, help="training steps of a personalized model")
     parser.add_argument("--anchors", action="store_true", help="the video codecs alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no cell after so many minutes")
     parser.add_argument("--fuzz", type=int, default=0, metavar="STREAMS", help="send random streams to a receiver")
