@@ -136,12 +136,13 @@ def test_accuracies_are_paired_by_seed():
     from spiking_bench import tables
 
     def cell(accuracy):
-        return {"test_accuracy": accuracy, "residuals": "packed", "time_steps": 8, "commit": "abcdefghij"}
+        made = {"config": {"epochs": 3, "steps": None}, "commit": "abcdefghij"}
+        return {"test_accuracy": accuracy, "residuals": "packed", "time_steps": 8, **made}
 
     cells = {"digits | packed LIF | 0": cell(0.97), "digits | packed LIF | 1": cell(0.98)}
     cells |= {"digits | arctan LIF | 1": cell(0.975), "digits | memory": {"bytes": {}, "commit": "abcdefghij"}}
     shown = tables.accuracy_table(cells, lambda values: f"{len(values)} values", lambda found: f"{100 * found[0]:+.2f}")
-    assert "| digits | packed LIF | packed | 8 | 2 | 2 values | +0.50 |" in shown.splitlines()
+    assert "| digits | packed LIF | packed | 8 | 3 | 2 | 2 values | +0.50 |" in shown.splitlines()
     assert shown.endswith("Commits abcdefg.")
 
 

@@ -168,8 +168,14 @@ def accuracy_table(cells: dict[str, Any], percent: Callable[[list[float]], str],
         shared = sorted(set(plain) & set(seeds)) if neuron != "arctan LIF" else []
         difference = interval([seeds[s]["test_accuracy"] - plain[s]["test_accuracy"] for s in shared]) if shared else ""
         score = percent([seeds[seed]["test_accuracy"] for seed in sorted(seeds)])
-        rows.append((task, neuron, first["residuals"], str(first["time_steps"]), str(len(seeds)), score, difference))
-    head = ("task", "neuron", "residuals", "T", "seeds", "held out", "minus arctan LIF, points")
+        length = (
+            f"{first['config']['epochs']}"
+            if first["config"]["steps"] is None
+            else f"{first['config']['steps']:,} steps"
+        )
+        columns = (task, neuron, first["residuals"], str(first["time_steps"]), length, str(len(seeds)))
+        rows.append((*columns, score, difference))
+    head = ("task", "neuron", "residuals", "T", "epochs", "seeds", "held out", "minus arctan LIF, points")
     commits = ", ".join(sorted({cell["commit"][:7] for cell in cells.values()}))
     return f"{grid(head, rows)}\n\nCommits {commits}." if rows else ""
 
