@@ -12,10 +12,15 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # Workers, and the scripts that tests start, share what one of them has compiled; the folder goes with the run.
+# Small programs too: reading one takes 7 ms, compiling it 30.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="modicum-programs-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+# LLVM's optimizations take most of a test's time. Tests marked `optimized` are about the bits or the speed of what
+# they make; JAX_DISABLE_MOST_OPTIMIZATIONS=0 runs all tests with them.
+OPTIMIZE_ALL = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "0"
 
 import jax
 import jaxtyping
@@ -46,6 +51,31 @@ def bounded_mappings():
     if _mappings() > 25_000:
         jax.clear_caches()
         gc.collect()
+
+
+def _optimize(wanted):
+    if wanted == (os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "0"):
+        return
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0" if wanted else "1"
+    jax.config.update("jax_disable_most_optimizations", not wanted)
+    # JAX does not look at the setting when it looks for a program that it has compiled
+    jax.clear_caches()
+
+
+def _is_optimized(item):
+    return item is not None and item.get_closest_marker("optimized") is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Tests marked `optimized`, and the scripts that they start, compile programs as users do."""
+    if OPTIMIZE_ALL:
+        return (yield)
+    _optimize(_is_optimized(item))
+    result = yield
+    if not _is_optimized(nextitem):
+        _optimize(False)
+    return result
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_a_config_says_what_it_is(path):
 def test_a_config_runs(path, tmp_path, request):
     make = read_config(path)
     # networks for GPUs are made narrow
-    config = make(width=8) if "width" in inspect.signature(make).parameters else make()
+    config = make(width=4) if "width" in inspect.signature(make).parameters else make()
     root = None if config.data.name == "digits" else request.getfixturevalue("data_root")
     # a part of the splits where the format can say so; those of speech and events are rules
     small = (

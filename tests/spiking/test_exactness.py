@@ -39,6 +39,7 @@ def there_and_back(neuron, key, steps=STEPS, size=64):
     return start, first, before, recovered, spikes, spikes_again
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("neuron", NEURONS.values(), ids=NEURONS.keys())
 def test_the_inverse_is_exact_over_thousands_of_steps(neuron, key):
     start, first, before, recovered, spikes, spikes_again = jax.jit(there_and_back, static_argnums=0)(neuron, key)
@@ -50,6 +51,7 @@ def test_the_inverse_is_exact_over_thousands_of_steps(neuron, key):
     assert 0.02 < float(jnp.mean(jnp.abs(spikes))) < 3
 
 
+@pytest.mark.optimized
 def test_carry_is_addition_of_16_bit_numbers(key):
     """Against whole numbers in NumPy: the state is the sum modulo 2**16, spikes are the carries."""
     neuron = spiking.Carry()
@@ -61,6 +63,7 @@ def test_carry_is_addition_of_16_bit_numbers(key):
     np.testing.assert_array_equal(spikes, np.diff(totals // 2**16, axis=0, prepend=0))
 
 
+@pytest.mark.optimized
 @given(st.integers(1, 8), st.integers(-(2**15) + 600, 2**15 - 600))
 def test_the_ledger_of_any_potential(shift, units):
     bits = 0
@@ -168,6 +171,7 @@ def float_branch(params, streams):
     return 0.3 * jnp.dot((streams >= 0.5).astype(jnp.float32), params)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("blocks", [1, 64])
 def test_coupled_blocks_run_backward_exactly_on_a_grid(blocks, key):
     keys = jax.random.split(key, 4)

@@ -27,6 +27,7 @@ LAYERS = (
 )
 
 
+@jax.jit
 def parameters(key):
     return {"convolution": CONVOLUTION.init(key, (8, 8, 1)), "head": HEAD.init(key, (8, 8, 8))}
 
@@ -44,10 +45,11 @@ def logits(params, images, chip, residuals):
 def test_gradients_on_a_chip(residuals, key):
     params, images = parameters(key), jax.random.normal(key, (3, 8, 8, 1))
 
-    def loss(params, residuals):
+    def loss(params, images, key, residuals):
         return jnp.sum(jax.nn.logsumexp(logits(params, images, key, residuals), -1))
 
-    found, expected = (jax.jit(jax.grad(loss), static_argnums=1)(params, mode) for mode in (residuals, "autodiff"))
+    gradient = jax.jit(jax.grad(loss), static_argnums=3)
+    found, expected = (gradient(params, images, key, mode) for mode in (residuals, "autodiff"))
     for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert float(jnp.abs(right).max()) > 0
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
@@ -56,9 +58,10 @@ def test_gradients_on_a_chip(residuals, key):
 def test_chips_differ_and_keys_name_them(key):
     params, images = parameters(key), jax.random.normal(key, (3, 8, 8, 1))
     chips = jax.random.split(key, 3)
-    out = jax.vmap(lambda chip: logits(params, images, chip, "reversible"))(chips)
+    of_chip = jax.jit(lambda chip: logits(params, images, chip, "reversible"))
+    out = jax.jit(jax.vmap(of_chip))(chips)
     assert float(jnp.abs(out[0] - out[1]).max()) > 1e-3
-    np.testing.assert_allclose(out[2], logits(params, images, chips[2], "reversible"), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(out[2], of_chip(chips[2]), rtol=1e-4, atol=1e-5)
 
 
 def test_training_on_noisy_chips_learns():
@@ -75,7 +78,7 @@ def test_training_on_noisy_chips_learns():
     batches = train.batches(digits.arrays, jax.random.key(1), 64)
     state = train.init_state(parameters(jax.random.key(0)), optimizer)
     state = train.fit(state, train.make_train_step(loss_fn, optimizer), batches, 120)
-    out = logits(state.params, jnp.asarray(held_out.inputs), jax.random.key(99), "reversible")
+    out = jax.jit(logits, static_argnums=3)(state.params, held_out.inputs, jax.random.key(99), "reversible")
     assert float((out.argmax(-1) == held_out.labels).mean()) > 0.85
 
 
