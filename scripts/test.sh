@@ -9,7 +9,7 @@ source scripts/setup.sh
 minor=${MODICUM_PYTHON_MINOR:-any}
 folder=.venv-test
 [ "$minor" = any ] || folder=.venv-test-$minor
-extras='[attestation,conference,federated,iree,native,nir,peers,dev]'
+extras='[attestation,conference,federated,interchange,iree,native,nir,peers,dev]'
 # On 3.11 CI runs the smoke tests alone, which need no second compiler.
 [ "$minor" = 11 ] && extras='[peers]'
 if [ -n "${MODICUM_EXTRAS:-}" ]; then
@@ -20,5 +20,5 @@ modicum_environment "$folder" "$extras" "$minor"
 if [ -z "${MODICUM_DATA:-}" ] && [ -d ../shared/data/tfds ]; then
   export MODICUM_DATA="$PWD/../shared/data"
 fi
-[ $# -gt 0 ] || set -- -n 2
+[ $# -gt 0 ] || set -- -n 2 --dist worksteal
 exec "$folder/bin/python" -m pytest -q "$@"

@@ -1,8 +1,8 @@
 """Modicum: neural networks that must make do with little.
 
-`from modicum import core, constraints, admm, spiking, analog, federated, mobile, conference, models, train`: each is a
-package of its own, imported when first asked for; `import modicum` itself takes no time, and `modicum.spiking` works
-after it.
+`from modicum import core, constraints, admm, spiking, analog, federated, mobile, conference, models, train,
+interchange`: each is a package of its own, imported when first asked for; `import modicum` itself takes no time, and
+`modicum.spiking` works after it.
 """
 
 import importlib
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         constraints,
         core,
         federated,
+        interchange,
         mobile,
         models,
         spiking,
@@ -32,6 +33,7 @@ __all__ = [
     "constraints",
     "core",
     "federated",
+    "interchange",
     "mobile",
     "models",
     "spiking",

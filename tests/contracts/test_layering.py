@@ -6,8 +6,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "modicum"
-DOMAINS = ("constraints", "admm", "spiking", "analog", "federated", "mobile", "conference", "models", "train")
-ALLOWED = {("train", "models")}
+DOMAINS = (
+    "constraints",
+    "admm",
+    "spiking",
+    "analog",
+    "federated",
+    "mobile",
+    "conference",
+    "models",
+    "train",
+    "interchange",
+)
+ALLOWED = {("train", "models"), ("interchange", "models")}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

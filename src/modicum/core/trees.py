@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from modicum.core.types import Params
 
@@ -63,3 +64,33 @@ def select_by_path(rules: Mapping[str, Any], tree: Params, otherwise: Any = None
 def masks_by_path(rules: Mapping[str, bool], tree: Params) -> Params:
     """Boolean tree for `optax.masked`: the value of the first matching rule, else `False`."""
     return select_by_path(rules, tree, otherwise=False)
+
+
+def described(leaf: Any) -> str:
+    """Dtype and shape of an array in one word, `float32[3, 4]`."""
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """Everything in which two sets of named arrays differ, as part of a sentence; empty where they agree.
+
+    Args:
+        wanted: what each array must be, by name.
+        found: what each is.
+
+    Example:
+        >>> differences({"a": "float32[2]", "b": "float32[3]"}, {"b": "float32[4]", "c": "float32[1]"})
+        'missing: a; not asked for: c; b is float32[4] and must be float32[3]'
+    """
+    parts = []
+    if missing := [name for name in wanted if name not in found]:
+        parts.append(f"missing: {', '.join(missing)}")
+    if unused := [name for name in found if name not in wanted]:
+        parts.append(f"not asked for: {', '.join(unused)}")
+    parts += [
+        f"{name} is {found[name]} and must be {wanted[name]}"
+        for name in wanted
+        if name in found and found[name] != wanted[name]
+    ]
+    return "; ".join(parts)
