@@ -20,7 +20,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 # LLVM's optimizations take most of a test's time. Tests marked `optimized` are about the bits or the speed of what
 # they make; JAX_DISABLE_MOST_OPTIMIZATIONS=0 runs all tests with them.
-OPTIMIZE_ALL = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "0"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import jaxtyping
@@ -28,6 +28,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import tests.typecheck  # noqa: F401 - the hook below looks it up by name
+
+OPTIMIZE_ALL = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "0"
 
 jaxtyping.install_import_hook("modicum", "tests.typecheck.typechecked")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -65,6 +65,7 @@ def test_distances_neither_under_nor_overflow(size, key):
     assert 0.5 <= float(jnp.max(jnp.abs(w)) * base.unit(w)) < 1
 
 
+@pytest.mark.optimized
 def test_an_equal_product_has_no_distance_though_xla_may_fuse_it(key):
     """`w - q * scale` as one fused operation sees the unrounded product."""
     scale = jnp.float32(0.1)
