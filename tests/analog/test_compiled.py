@@ -11,6 +11,8 @@ from modicum.analog import CrossbarSpec, compile_chip, compiled_integers, progra
 from modicum.analog.compiled import PATHS
 from tests.analog.oracle import draw_codes, draw_levels, read_all, store, whole
 
+pytestmark = pytest.mark.optimized
+
 ROWS, COLUMNS, VECTORS = 19, 3, 4
 
 # what is expected first is the cheapest path

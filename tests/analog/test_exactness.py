@@ -58,6 +58,7 @@ def test_product_is_the_matmul(key, shape, number):
         np.testing.assert_array_equal(product(chip, codes, real, path), expected, err_msg=path)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("fragment", "adc_bits", "adc_mode", "variation", "changes"),
     [
@@ -141,6 +142,7 @@ def test_without_flip_those_bits_clip(key, fragment):
     assert product(chip, codes, spec, paths(spec)[0])[0, 0] < (codes @ levels)[0, 0]
 
 
+@pytest.mark.optimized
 def test_sixteen_bit_inputs_and_weights_take_limbs(key):
     spec = CrossbarSpec(weight_bits=16, input_bits=16, adc_bits=4, weight_scale=1.0)
     rng = np.random.default_rng(0)
@@ -152,6 +154,7 @@ def test_sixteen_bit_inputs_and_weights_take_limbs(key):
         np.testing.assert_array_equal(product(chip, codes, spec, path), expected)
 
 
+@pytest.mark.optimized
 def test_fold_in_blocks_is_exact(key):
     # 255 * 127 * 600 exceeds 2^24: one float32 matmul would round
     spec = CrossbarSpec(adc_bits=None, weight_scale=1.0)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from modicum.conference import coding, packets, still, video
 from modicum.conference.packets import Kind, Unit
 
+pytestmark = pytest.mark.optimized
+
 UNITS = st.dictionaries(st.sampled_from(list(Kind)), st.binary(max_size=300), max_size=4)
 
 

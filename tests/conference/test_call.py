@@ -12,6 +12,8 @@ from modicum.conference.packets import Kind, Unit
 from modicum.conference.receiver import receiver_init, receiver_step
 from modicum.conference.sender import flush, sender_init, sender_step
 
+pytestmark = pytest.mark.optimized
+
 SPEC = CallSpec(group=8, alone_every=2, hash_every=1, fallback=False)
 
 

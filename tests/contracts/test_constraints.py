@@ -27,6 +27,8 @@ from modicum.constraints import (
 )
 from modicum.core import Bytes, Constraint, Packed
 
+pytestmark = pytest.mark.optimized
+
 CONV, DENSE = (3, 3, 5, 6), (10, 7)
 
 # A library as `fit` leaves it; the contract has it read off other weights than those that are projected.

@@ -20,13 +20,13 @@ class LeNet(nn.Module):
 def lenet(key):
     inputs = jax.random.normal(key, (2, 28, 28, 1))
     model = LeNet()
-    return model.apply, model.init(key, inputs), inputs
+    return model.apply, jax.jit(model.init)(key, inputs), inputs
 
 
 def scanned_gru(key):
     model = nn.RNN(nn.GRUCell(features=12))
     inputs = jax.random.normal(key, (2, 7, 5))
-    return model.apply, model.init(key, inputs), inputs
+    return model.apply, jax.jit(model.init)(key, inputs), inputs
 
 
 def nnx_mlp(key):

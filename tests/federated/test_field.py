@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from modicum.federated import field
 
+pytestmark = pytest.mark.optimized
+
 PRIME = field.PRIME
 EDGES = [0, 1, 2, 2**15, 2**16 - 1, 2**16, 2**30, PRIME - 2, PRIME - 1]
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from modicum.federated import FixedPointSpec, decode, decode_exact, encode, ring_sum
 
+pytestmark = pytest.mark.optimized
+
 SPEC = FixedPointSpec(clients=100, clip=8.0, fraction_bits=20)
 
 

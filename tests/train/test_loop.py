@@ -47,6 +47,7 @@ def assert_equal(a, b):
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("length", [1, 4])
 def test_ten_steps_are_five_and_five(tmp_path, length):
     state, at = start()
@@ -61,6 +62,7 @@ def test_ten_steps_are_five_and_five(tmp_path, length):
     assert [json.loads(line)["step"] for line in lines[0].splitlines()] == list(range(1, 11))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("length", [1, 4])
 def test_resume_from_every_step_and_every_grid(tmp_path, length):
     """Cut after any step, with checkpoints at any distance: the same bits."""
