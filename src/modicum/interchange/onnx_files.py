@@ -41,7 +41,7 @@ def from_onnx(
     whatever their names, and must be those of the model. Batch normalization may be there or folded into the
     convolutions, as torch's exporter folds it. Graphs are channels first; of one that was converted from channels
     last, only a first dense layer behind a mean over the image is right. The rest of the graph is not looked at: see
-    `from_torch`.
+    `from_torch`. Torch's newer exporter takes GRUs apart, which is refused: export these with `dynamo=False`.
 
     Args:
         model: `LeNet5`, `VGG16`, `ResNet`, `MobileNetV2` or `GRUClassifier`, of the trained network's widths.
@@ -71,11 +71,13 @@ def from_onnx(
     graph = _Graph(onnx, source.graph)
     operators = graph.operators()
     wanted = slots(model, any(operator.norm for operator in operators))
-    for kind in ("conv", "dense", "gru"):
+    # GRUs first: one that was taken apart looks like dense layers
+    for kind in ("gru", "conv", "dense"):
         counts = [sum(part.kind == kind for part in parts) for parts in (wanted, operators)]
         if counts[0] != counts[1]:
             nodes = ", ".join(operator.node for operator in operators if operator.kind == kind) or "none"
-            raise ValueError(f"{what} must have {counts[0]} operators of kind {kind}, got {counts[1]}: {nodes}")
+            hint = "; torch's newer exporter takes GRUs apart, with dynamo=False it does not" if kind == "gru" else ""
+            raise ValueError(f"{what} must have {counts[0]} operators of kind {kind}, got {counts[1]}: {nodes}{hint}")
     arrays, names = _named(wanted, operators)
     for left in graph.unused(operators):
         arrays[left] = graph.constant(left)
