@@ -14,7 +14,7 @@ def sigmoid(x):
 def test_lstm_against_numpy(key):
     inputs = np.asarray(jax.random.normal(key, (2, 5, 3)), np.float64)
     layer = LSTMLayer(4)
-    params = layer.init(key, jnp.asarray(inputs, jnp.float32))["params"]
+    params = jax.jit(layer.init)(key, jnp.asarray(inputs, jnp.float32))["params"]
     w, u, b = (np.asarray(params[name], np.float64) for name in ("input_kernel", "recurrent_kernel", "bias"))
     assert b.tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
     hidden, cell, states = np.zeros((2, 4)), np.zeros((2, 4)), []
@@ -31,7 +31,7 @@ def test_lstm_against_numpy(key):
 def test_language_model_sees_no_later_word(key):
     model = LSTMLanguageModel(words=20, features=8, layers=2)
     words = jnp.arange(12).reshape(2, 6)
-    params = model.init(key, words)
+    params = jax.jit(model.init)(key, words)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 20 * 8 + 20 + 2 * (8 * 32 * 2 + 32)
     logits = model.apply(params, words)
     assert logits.shape == (2, 6, 20)

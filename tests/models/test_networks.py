@@ -56,9 +56,9 @@ def test_every_image_size(model, shape):
 )
 def test_a_batch_is_its_examples(model, shape, key):
     inputs = jax.random.normal(key, (3, *shape))
-    params = model.init(key, inputs)
+    params = jax.jit(model.init)(key, inputs)
     together = jax.jit(model.apply)(params, inputs)
-    apart = jax.vmap(lambda example: model.apply(params, example))(inputs)
+    apart = jax.jit(jax.vmap(model.apply, in_axes=(None, 0)))(params, inputs)
     np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5)
     assert float(jnp.abs(together[0] - together[1]).max()) > 1e-3
 
@@ -66,10 +66,10 @@ def test_a_batch_is_its_examples(model, shape, key):
 @pytest.mark.parametrize("model", [LeNet5(), SmallConvNet(), GRUClassifier(features=8)], ids=["lenet", "conv", "gru"])
 def test_parameters_are_plain_dicts_and_all_have_a_gradient(model, key):
     inputs = jax.random.normal(key, (4, 7, 5) if isinstance(model, GRUClassifier) else (4, 8, 8, 1))
-    params = model.init(key, inputs)
+    params = jax.jit(model.init)(key, inputs)
     assert type(params) is dict
     assert type(params["params"]) is dict
-    gradient = jax.grad(lambda p: (model.apply(p, inputs) ** 2).sum())(params)
+    gradient = jax.jit(jax.grad(lambda p: (model.apply(p, inputs) ** 2).sum()))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.abs(leaf).max() > 0, path
 
@@ -103,7 +103,7 @@ def weights(params, name):
 
 def test_lenet_against_numpy(key):
     image = jax.random.normal(key, (28, 28, 1))
-    params = LeNet5().init(key, image)
+    params = jax.jit(LeNet5().init)(key, image)
     x = np.asarray(image, np.float64)
     x = pooled(np.maximum(convolution(x, *weights(params, "Conv_0"), 2), 0))
     x = pooled(np.maximum(convolution(x, *weights(params, "Conv_1"), 0), 0))
@@ -119,7 +119,7 @@ def test_lenet_against_numpy(key):
 def test_small_conv_net_against_numpy(key):
     model = SmallConvNet(widths=(4, 6), hidden=(5,))
     image = jax.random.normal(key, (9, 8, 2))
-    params = model.init(key, image)
+    params = jax.jit(model.init)(key, image)
     x = np.asarray(image, np.float64)
     for name in ("Conv_0", "Conv_1"):
         x = pooled(np.maximum(convolution(x, *weights(params, name), 1), 0))

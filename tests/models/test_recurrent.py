@@ -33,7 +33,7 @@ def reference(layer, frames):
 def test_two_layers_against_numpy(key):
     model = GRUClassifier(features=(6, 5), classes=3)
     frames = jax.random.normal(key, (11, 4))
-    params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(key, frames))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(model.init)(key, frames))
     layers = params["params"]
     states = reference(layers["GRULayer_1"], reference(layers["GRULayer_0"], np.float64(frames)))
     head = {name: np.float64(value) for name, value in layers["Dense_0"].items()}
@@ -55,7 +55,7 @@ def flax_cell(layer):
 def test_a_layer_is_that_of_flax_and_so_is_its_gradient(key):
     frames, weights = jax.random.normal(key, (3, 9, 5)), jax.random.normal(jax.random.fold_in(key, 1), (3, 9, 7))
     layer, peer = GRULayer(7), nn.RNN(nn.GRUCell(7))
-    params = jax.tree.map(lambda leaf: leaf + 0.05, layer.init(key, frames)["params"])
+    params = jax.tree.map(lambda leaf: leaf + 0.05, jax.jit(layer.init)(key, frames)["params"])
 
     def ours(params, frames):
         return (layer.apply({"params": params}, frames) * weights).sum()
@@ -64,7 +64,9 @@ def test_a_layer_is_that_of_flax_and_so_is_its_gradient(key):
         return (peer.apply({"params": flax_cell(params)}, frames) * weights).sum()
 
     np.testing.assert_allclose(
-        layer.apply({"params": params}, frames), peer.apply({"params": flax_cell(params)}, frames), atol=1e-6
+        jax.jit(layer.apply)({"params": params}, frames),
+        jax.jit(peer.apply)({"params": flax_cell(params)}, frames),
+        atol=1e-6,
     )
     found, expected = (jax.jit(jax.grad(fn, argnums=(0, 1)))(params, frames) for fn in (ours, theirs))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -93,7 +95,7 @@ def test_rtmobile_has_the_weights_of_the_paper():
 def test_sites_are_single_leaves(train):
     """Compression and crossbars find each matrix once, as the leaf it is, and know how often it is read."""
     model, frames = GRUClassifier(features=(8, 6)), jnp.zeros((4, 32, 39))
-    params = model.init(jax.random.key(0), frames)
+    params = jax.jit(model.init)(jax.random.key(0), frames)
     fun = (lambda p, x: jax.grad(lambda x: model.apply(p, x).sum())(x)) if train else model.apply
     forward = {site.name: site for site in core.sites(fun, params, frames)}
     expected = {"input_kernel": (1, 4 * 32), "recurrent_kernel": (32, 4)}

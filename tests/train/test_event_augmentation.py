@@ -136,7 +136,7 @@ def test_a_function_of_the_key(key):
     np.testing.assert_array_equal(once, augment_events(key, events, **options))
     np.testing.assert_array_equal(once, augmented(key, events, **options))
     keys = jax.random.split(key, 3)
-    mapped = jax.vmap(lambda key: augment_events(key, events, **options))(keys)
+    mapped = jax.jit(jax.vmap(lambda key: augment_events(key, events, **options)))(keys)
     for one, each in zip(mapped, keys, strict=True):
         np.testing.assert_array_equal(one, augmented(each, events, **options))
     assert len({np.asarray(one).tobytes() for one in [once, *mapped]}) == 4

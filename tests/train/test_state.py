@@ -77,11 +77,16 @@ def test_a_step_is_pure_and_maps_over_seeds(problem, key):
     params, inputs, labels = problem
     optimizer = optax.adam(1e-2)
     step = make_train_step(classification_loss(linear), optimizer, has_aux=True)
-    many = jax.vmap(lambda seed: jax.tree.map(lambda leaf: leaf + jax.random.normal(seed, leaf.shape), params))(
-        jax.random.split(key, 3)
-    )
-    states = jax.vmap(lambda params: init_state(params, optimizer))(many)
-    together, values = jax.vmap(step, in_axes=(0, None))(states, (inputs, labels))
+
+    @jax.jit
+    @jax.vmap
+    def start(seed):
+        moved = jax.tree.map(lambda leaf: leaf + jax.random.normal(seed, leaf.shape), params)
+        return init_state(moved, optimizer)
+
+    states = start(jax.random.split(key, 3))
+    together, values = jax.jit(jax.vmap(step, in_axes=(0, None)))(states, (inputs, labels))
+    step = jax.jit(step)
     assert isinstance(together, TrainState)
     assert values["loss"].shape == (3,)
     for i in range(3):
