@@ -62,7 +62,8 @@ def lenet():
     x = made.node("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2])
     x = made.node("Flatten", [x])
     x = made.node("Gemm", [x, made.random("a.w", 7, 30), made.random("a.b", 7)], transB=1)
-    x = made.node("Gemm", [made.node("Relu", [x]), made.random("b.w", 7, 6), made.random("b.b", 6)])
+    # exporters leave out a bias of zeros
+    x = made.node("Gemm", [made.node("Relu", [x]), made.random("b.w", 7, 6)])
     turned = made.node("Transpose", [made.random("c.w", 4, 6)], perm=[1, 0])
     x = made.node("MatMul", [made.node("Relu", [x]), turned])
     return made, made.node("Add", [made.random("c.b", 4), x]), models.LeNet5(4, (3, 5), (7, 6)), (16, 20, 1)

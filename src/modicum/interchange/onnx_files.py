@@ -39,9 +39,10 @@ def from_onnx(
 
     Its convolutions, dense layers (`Gemm`, or `MatMul` and `Add`) and GRUs are taken in the order of the graph,
     whatever their names, and must be those of the model. Batch normalization may be there or folded into the
-    convolutions, as torch's exporter folds it. Graphs are channels first; of one that was converted from channels
-    last, only a first dense layer behind a mean over the image is right. The rest of the graph is not looked at: see
-    `from_torch`. Torch's newer exporter takes GRUs apart, which is refused: export these with `dynamo=False`.
+    convolutions, as torch's exporters fold it; a bias that is not there is 0. Torch's newer exporter takes GRUs apart,
+    which is refused: export these with `dynamo=False`. Graphs are channels first; of one that was converted from
+    channels last, only a first dense layer behind a mean over the image is right. The rest of the graph is not looked
+    at: see `from_torch`.
 
     Args:
         model: `LeNet5`, `VGG16`, `ResNet`, `MobileNetV2` or `GRUClassifier`, of the trained network's widths.
@@ -94,6 +95,9 @@ def _named(wanted: Sequence[Slot], operators: Sequence[_Operator]) -> tuple[dict
             strict=True,
         )
         for slot, operator in pairs:
+            # without a bias, or with one of zeros that an exporter left out: the same network
+            if kind != "gru" and not operator.norm:
+                operator.arrays.setdefault("bias", np.zeros(len(operator.arrays["weight"]), np.float32))
             for pattern, held, known in (
                 (slot.names, operator.arrays, operator.names),
                 (slot.norm_names, operator.norm, operator.norm_names),
