@@ -172,10 +172,11 @@ def test_against_finite_differences(key):
 
 
 def test_convolution_pulls_back_as_jax_does(key):
-    for pool, kernel in ((1, 3), (2, 5), (1, 1)):
-        synapse = Convolution(features=7, kernel=kernel, pool=pool, bias=True)
-        weights = synapse.init(key, (8, 6, 3))
-        spikes = jax.random.normal(key, (64, 8, 6, 3))
+    # with eight channels or more all taps are one product
+    for pool, kernel, channels, features in ((1, 3, 3, 7), (2, 5, 3, 7), (1, 1, 9, 8), (1, 3, 8, 11), (2, 5, 10, 9)):
+        synapse = Convolution(features=features, kernel=kernel, pool=pool, bias=True)
+        weights = synapse.init(key, (8, 6, channels))
+        spikes = jax.random.normal(key, (64, 8, 6, channels))
         cotangent = jax.random.normal(key, jax.eval_shape(synapse, weights, spikes).shape)
         expected = jax.jit(lambda w, x, c, synapse=synapse: jax.vjp(synapse, w, x)[1](c))(weights, spikes, cotangent)
         assert_close(jax.jit(synapse.pull)(weights, spikes, cotangent), expected, 2e-4)
@@ -187,7 +188,7 @@ def test_large_batches_are_cut_to_fit_the_cache(key, monkeypatch):
     weights, spikes = synapse.init(key, (8, 8, 3)), jax.random.normal(key, (12, 8, 8, 3))
     cotangent = jax.random.normal(key, (12, 8, 8, 4))
     whole = jax.jit(synapse.pull)(weights, spikes, cotangent)
-    monkeypatch.setattr("modicum.spiking.synapses._IN_CACHE", 1000)
+    monkeypatch.setattr("modicum.spiking.convolutions._IN_CACHE", 1000)
     assert_close(jax.jit(lambda *arguments: synapse.pull(*arguments))(weights, spikes, cotangent), whole)
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from modicum.spiking import cotangents, grid
+from modicum.spiking.convolutions import computed_after
 from modicum.spiking.layers import Layer, PackableNeuron
-from modicum.spiking.synapses import computed_after, differentiable
+from modicum.spiking.synapses import differentiable
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from modicum.core import Key, check, loops_on_device
+from modicum.core import Key, check
+from modicum.spiking.convolutions import computed_after, convolved, crossed, crossed_cotangents, kernel_cotangent
 from modicum.spiking.grid import dyadic
 
 Synapse = Callable[[Any, Array], Array]
 Weights = Any
-
-_IN_CACHE = 2**16
 
 
 def pooled(spikes: Float[Array, " b *hw i"], pool: int) -> Float[Array, " b *pq i"]:
@@ -156,73 +155,21 @@ class Convolution(_Linear):
 
     def __call__(self, weights: dict[str, Array], spikes: Float[Array, " b h w i"]) -> Float[Array, " b p q o"]:
         """The current, `(b, h / pool, w / pool, features)`."""
-        return _biased(weights, _convolve(pooled(spikes, self.pool), weights["kernel"], self._precision))
+        return _biased(weights, convolved(pooled(spikes, self.pool), weights["kernel"], self._precision))
 
     def pull(
         self, weights: dict[str, Array], spikes: Array, cotangent: Array, spikes_needed: bool = True
     ) -> tuple[dict[str, Array], Array | None]:
         """The vector-Jacobian product, of the same bits wherever it is computed."""
-        kernel = _kernel_cotangent(computed_after(cotangent, pooled(spikes, self.pool)), cotangent, self.kernel)
-        params = _with_bias(weights, kernel, cotangent)
-        if not spikes_needed:
-            return params, None
-        # the transpose of a stride-1 convolution is a convolution with the kernel turned around
-        turned = computed_after(kernel, weights["kernel"])[::-1, ::-1].swapaxes(2, 3)
-        return params, _unpooled(_convolve(cotangent, turned), self.pool)
-
-
-def computed_after(first: Array, values: Array) -> Array:
-    """The values, to be had only once `first` is computed.
-
-    XLA's CPU scheduler runs whatever is independent side by side: it would shift the spikes of all layers in advance
-    and put the kernels' cotangents off to the end, and keep all that alive meanwhile. `optimization_barrier` is gone
-    by the time it decides.
-    """
-    return values + (0 * first[(0,) * first.ndim]).astype(values.dtype)
-
-
-def _convolve(images: Array, kernel: Array, precision: lax.Precision | None = None) -> Array:
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout, precision=precision)
-
-
-def _kernel_cotangent(images: Array, cotangent: Array, side: int) -> Array:
-    """`x^T dy` for each of the kernel's taps, `x` shifted, in parts whose shifted copies stay in a CPU's cache.
-
-    On accelerators it is the library's own gradient, which runs as fast in a loop as outside.
-    """
-    if loops_on_device():
-        shape = jax.ShapeDtypeStruct((side, side, images.shape[-1], cotangent.shape[-1]), images.dtype)
-        return jax.linear_transpose(lambda kernel: _convolve(images, kernel), shape)(cotangent)[0]
-    parts = _parts(images, cotangent)
-    if parts == 1:
-        return _taps(images, cotangent, side)
-
-    def body(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + _taps(*part, side), None
-
-    split: Any = tuple(array.reshape(parts, -1, *array.shape[1:]) for array in (images, cotangent))
-    start = jnp.zeros((side, side, images.shape[-1], cotangent.shape[-1]), cotangent.dtype)
-    return lax.scan(body, start, split)[0]
-
-
-def _parts(images: Array, cotangent: Array) -> int:
-    """The least divisor of the batch that makes parts of at most `_IN_CACHE` numbers, or single images."""
-    batch, size = images.shape[0], max(images.size, cotangent.size)
-    divisors = (parts for parts in range(1, batch + 1) if batch % parts == 0)
-    return next(parts for parts in divisors if size <= parts * _IN_CACHE or parts == batch)
-
-
-def _taps(images: Array, cotangent: Array, side: int) -> Array:
-    _, height, width, channels = images.shape
-    margin = side // 2
-    padded = jnp.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    outer = cotangent.reshape(-1, cotangent.shape[-1])
-    rows = [
-        jnp.stack([padded[:, i : i + height, j : j + width].reshape(-1, channels).T @ outer for j in range(side)])
-        for i in range(side)
-    ]
-    return jnp.stack(rows)
+        images = computed_after(cotangent, pooled(spikes, self.pool))
+        if crossed(images, cotangent, self.kernel):
+            kernel, back = crossed_cotangents(images, cotangent, weights["kernel"], spikes_needed)
+        else:
+            kernel = kernel_cotangent(images, cotangent, self.kernel)
+            # the transpose of a stride-1 convolution is a convolution with the kernel turned around
+            turned = computed_after(kernel, weights["kernel"])[::-1, ::-1].swapaxes(2, 3)
+            back = convolved(cotangent, turned) if spikes_needed else None
+        return _with_bias(weights, kernel, cotangent), None if back is None else _unpooled(back, self.pool)
 
 
 @dataclass(frozen=True, kw_only=True)
