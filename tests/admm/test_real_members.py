@@ -28,7 +28,7 @@ def loss_fn(params, batch):
 @pytest.fixture(scope="module")
 def task():
     images = jax.random.normal(jax.random.key(0), (4, 8, 5, 5, 1))
-    params = Net().init(jax.random.key(1), images[0])
+    params = jax.jit(Net().init)(jax.random.key(1), images[0])
     return params, (images, jnp.stack([images.mean((2, 3, 4)), images.max((2, 3, 4)), images.min((2, 3, 4))], axis=-1))
 
 
@@ -42,6 +42,7 @@ def joint(params):
     )
 
 
+@pytest.mark.optimized
 def test_joint_set_holds_exactly(task):
     params, batches = task
     rules = constraints.by_path({"Conv_1/kernel": joint(params), "Dense_0/kernel": constraints.Levels(6)}, params)
@@ -110,6 +111,7 @@ def several(params):
     )
 
 
+@pytest.mark.optimized
 def test_violation_is_zero_after_every_retraining_step(task):
     params, batches = task
     fitted = admm.fit(several(params), params)

@@ -12,6 +12,7 @@ import pytest
 from modicum import constraints, mobile, models
 from modicum.mobile import native
 from modicum.mobile.native import emit, tune
+from tests.mobile.zoo import random_variables
 
 pytest.importorskip("ziglang")
 
@@ -19,7 +20,7 @@ pytest.importorskip("ziglang")
 def network(batch=3):
     model = models.SmallConvNet(widths=(8, 16))
     x = jax.random.normal(jax.random.key(1), (batch, 8, 8, 1))
-    return model, model.init(jax.random.key(0), x), x
+    return model, jax.jit(model.init)(jax.random.key(0), x), x
 
 
 def close(found, expected):
@@ -38,12 +39,13 @@ def close(found, expected):
 )
 def test_models_have_kernels_throughout(model, shape):
     x = jax.random.normal(jax.random.key(1), shape)
-    params = model.init(jax.random.key(0), x)
+    params = random_variables(jax.eval_shape(model.init, jax.random.key(0), x), jax.random.key(0))
     compiled = mobile.compile(model.apply, params, x, kernels="native")
     assert compiled.network is not None
     assert compiled.network.left == {}
-    close(compiled(x), model.apply(params, x))
-    close(jax.jit(compiled)(x), model.apply(params, x))
+    expected = jax.jit(model.apply)(params, x)
+    close(compiled(x), expected)
+    close(jax.jit(compiled)(x), expected)
 
 
 def test_operators_without_kernels_are_left_to_xla_and_named():
