@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "compile a compressed network and write its bundle",
     "federate": "train over clients that do not show their data",
     "call": "video calls by face motion",
+    "pipeline": "several systems in a row: what one makes, the next takes",
     "tables": "the tables of the README, from results (in a checkout)",
 }
 """What each command does; `modicum.cli.COMMAND` is its module."""

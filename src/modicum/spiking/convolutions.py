@@ -4,6 +4,7 @@ XLA's own gradients of a convolution run over ten times slower inside a loop on 
 operators`); here they are matrix products of shifted copies, in parts of the batch that stay in the cache.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,7 @@ def kernel_cotangent(
         shape = jax.ShapeDtypeStruct((side, side, images.shape[-1], cotangent.shape[-1]), images.dtype)
         return jax.linear_transpose(lambda kernel: convolved(images, kernel), shape)(cotangent)[0]
     start = jnp.zeros((side, side, images.shape[-1], cotangent.shape[-1]), cotangent.dtype)
-    return _by_parts(lambda *part: (_taps(*part, side), None), start, images, cotangent, _IN_CACHE)[0]
+    return _by_parts(lambda image, part: (_taps(image, part, side), None), start, images, cotangent, _IN_CACHE)[0]
 
 
 def crossed(images: Float[Array, " b h w i"], cotangent: Float[Array, " b h w o"], side: int) -> bool:
@@ -91,7 +92,8 @@ def crossed_cotangents(
         columns = (downwards @ by_rows).reshape(-1, height + 2 * margin, width, side, channels)
         columns = columns[:, margin : margin + height]
         columns = jnp.pad(columns, ((0, 0), (0, 0), (margin, margin), (0, 0), (0, 0)))
-        return taps, sum(columns[:, :, 2 * margin - j : 2 * margin - j + width, j] for j in range(side))
+        shifted = (columns[:, :, 2 * margin - j : 2 * margin - j + width, j] for j in range(side))
+        return taps, functools.reduce(jnp.add, shifted)
 
     start = jnp.zeros((side * channels, side * features), cotangent.dtype)
     taps, back = _by_parts(product, start, images, cotangent, _CROSSED_IN_CACHE)

@@ -59,7 +59,7 @@ def _load(data: train.DataConfig, root: Path | None) -> tuple[train.Dataset, tra
 
 
 @functools.lru_cache(maxsize=8)
-def _loss_of(model: nn.Module) -> Callable[[Params, Any], Any]:
+def loss_of(model: nn.Module) -> Callable[[Params, Any], Any]:
     """The training loss of a model: one function object for each model, so that nothing is compiled twice."""
     score = train.classification_loss(models.apply_training(model))
     return lambda variables, batch: score(variables, batch)[0]
@@ -129,7 +129,7 @@ def run(
     method = {"admm": admm.compress, "one_shot": admm.one_shot, "gradual": admm.gradual}[arm]
     with stages(console) as show:
         result = method(
-            _loss_of(model),
+            loss_of(model),
             dense.variables,
             batches,
             sets,

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from rich.console import Console
 
 from modicum import mobile, train
+from modicum.core import Params
 from modicum.systems import compression
 from modicum.systems.compression_config import Recipe
 
@@ -40,7 +42,8 @@ class Exported:
     portable_seconds: float
 
 
-def _least_seconds(function: Callable[[Any], Any], x: Any, repeats: int = 30) -> float:
+def least_seconds(function: Callable[[Any], Any], x: Any, repeats: int = 30) -> float:
+    """The least wall time of a call, of some, after a first one that compiles."""
     jax.block_until_ready(function(x))
     least = float("inf")
     for _ in range(repeats):
@@ -83,22 +86,31 @@ def run(
         ValueError: as `compression.run` and `mobile.compile` do.
     """
     outcome = compression.run(recipe, arm, run_folder, root=root, console=console)
-    model, params = recipe.dense.model, outcome.result.params
-    data = recipe.dense.data
-    held_out = train.load_split(data, data.test, root)
-    compiled = mobile.compile(
-        model.apply,
-        params,
-        held_out.inputs[:1],
-        constraints=outcome.result.constraints,
-        target=target,
-        threads=threads,
-        batch="any",
-        tuning_seconds=tuning_seconds,
-    )
+    held_out = train.load_split(recipe.dense.data, recipe.dense.data.test, root)
+    settings = {"target": target, "threads": threads, "tuning_seconds": tuning_seconds}
+    return export(recipe.dense.model, outcome.result.params, outcome.result.constraints, held_out, bundle, **settings)
+
+
+def export(
+    model: nn.Module, params: Params, sets: Params, held_out: train.Dataset, bundle: Path, **settings: Any
+) -> Exported:
+    """Compiles a network, saves the bundle, and checks it on held-out examples.
+
+    Args:
+        model: the network.
+        params: its variables, members of their sets.
+        sets: the constraint of each leaf, or None.
+        held_out: examples, the first of which is timed.
+        bundle: where the bundle goes.
+        settings: `target`, `threads` and `tuning_seconds` of `mobile.compile`.
+
+    Raises:
+        ValueError: as `mobile.compile` does.
+    """
+    compiled = mobile.compile(model.apply, params, held_out.inputs[:1], constraints=sets, batch="any", **settings)
     folder = compiled.save(bundle)
     # a bundle for another machine cannot run here: the network itself stands in for it
-    loaded = mobile.load(folder) if target == "host" else compiled
+    loaded = mobile.load(folder) if settings.get("target", "host") == "host" else compiled
     before = _logits(jax.jit(lambda x: model.apply(params, x)), held_out.inputs, 500)
     after = _logits(loaded, held_out.inputs, 500)
     first = held_out.inputs[:1]
@@ -109,6 +121,6 @@ def run(
         accuracy_before=float((before.argmax(-1) == held_out.labels).mean()),
         examples=len(held_out.labels),
         difference=float(np.abs(after - before).max() / np.abs(before).max()),
-        seconds=_least_seconds(loaded, first),
-        portable_seconds=_least_seconds(compiled.portable, first),
+        seconds=least_seconds(loaded, first),
+        portable_seconds=least_seconds(compiled.portable, first),
     )
