@@ -18,13 +18,13 @@ class ConvNet(nn.Module):
 def conv_net(key):
     inputs = jax.random.normal(key, (3, 8, 8, 1))
     model = ConvNet()
-    return model.apply, jax.jit(model.init)(key, inputs), inputs
+    return model.apply, model.init(key, inputs), inputs
 
 
 def scanned_gru(key):
     inputs = jax.random.normal(key, (2, 6, 5))
     model = nn.RNN(nn.GRUCell(features=8))
-    return model.apply, jax.jit(model.init)(key, inputs), inputs
+    return model.apply, model.init(key, inputs), inputs
 
 
 def two_in_two_out(key):

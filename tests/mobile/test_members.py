@@ -40,6 +40,7 @@ def conv_rules(params):
     }
 
 
+@pytest.mark.optimized
 def test_a_convolutional_net_with_everything_nested(key, tmp_path):
     fun, params, inputs = conv_net(key)
     params, chosen = in_their_sets(params, conv_rules(params))
