@@ -329,6 +329,13 @@ def video_tables() -> str:
     return video_tables.tables(RESULTS)
 
 
+def pipeline_tables() -> str:
+    """Several systems in a row; `scripts/bench/pipelines.py` collected the runs."""
+    import pipeline_tables
+
+    return pipeline_tables.tables(RESULTS)
+
+
 SECTIONS = {
     "results": table,
     "accuracy": accuracy_tables,
@@ -338,6 +345,7 @@ SECTIONS = {
     "video": video_tables,
     "chips": chip_tables,
     "federated": federated_tables,
+    "pipelines": pipeline_tables,
 }
 """What makes the tables between the marks of each name."""
 
@@ -373,7 +381,8 @@ def main() -> int:
     """Runs the command; returns the exit code."""
     parser = argparse.ArgumentParser(description="The results table, from the results that runs wrote.")
     parser.add_argument("--collect", metavar="RUN_FOLDER", type=Path, help="take in the results of a finished run")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into README.md")
+    parser.add_argument("--check", action="store_true", help="whether README.md holds what the results say")
     arguments = parser.parse_args()
     try:
         if arguments.collect:
@@ -383,10 +392,13 @@ def main() -> int:
             f"tables.py: run folder must hold results.json, versions.json and figure.png, got {error}", file=sys.stderr
         )
         return 2
+    readme = ROOT / "README.md"
+    if arguments.check and written(readme.read_text()) != readme.read_text():
+        print("tables.py: README.md must hold what the results say: run scripts/tables.py --write", file=sys.stderr)
+        return 1
     if arguments.write:
-        readme = ROOT / "README.md"
         readme.write_text(written(readme.read_text()))
-    else:
+    elif not arguments.check:
         print(*(make() for make in SECTIONS.values()), sep="\n\n")
     return 0
 

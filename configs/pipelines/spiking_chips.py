@@ -51,7 +51,7 @@ def config(
     )
     capram = Simulation(
         network=network,
-        spec=analog.ChargeSpec(weight_bits=4),
+        spec=analog.ChargeSpec(weight_bits=3),
         quantile=0.995,
         fit_weights=True,
         training=ChipTraining(steps=fit, batch=32),

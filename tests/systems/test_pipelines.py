@@ -9,7 +9,10 @@ import pytest
 
 from modicum.cli import pipeline as cli
 from modicum.systems import frontier, pipelines
+from modicum.train import prepared
 
+for package in ("av", "constriction", "skimage", "ziglang"):
+    pytest.importorskip(package)
 CONFIGS = Path(__file__).parents[2] / "configs" / "pipelines"
 
 
@@ -43,6 +46,10 @@ def test_a_privately_pruned_network_becomes_a_bundle(tmp_path):
 
 
 def test_speech_as_native_code_and_on_crossbars(tmp_path):
+    try:
+        prepared.find("spoken_digit")
+    except ValueError as absent:
+        pytest.skip(str(absent))
     found = ran("speech", tmp_path, "features=16", "outer=1", "epochs=1", "chips=1", "images=2")
     assert found["exported"]["largest difference"] < 1e-4
     assert found["exported"]["accuracy"] == pytest.approx(found["compressed"]["accuracy"], abs=1e-9)
