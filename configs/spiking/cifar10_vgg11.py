@@ -13,7 +13,7 @@ from modicum.train import DataConfig, Experiment, OptimizerConfig
 
 
 def config(
-    neuron: Neuron = DEFAULT_NEURON, residuals: str = "packed", width: int = 64, epochs: int = 100
+    neuron: Neuron = DEFAULT_NEURON, residuals: str = "packed", width: int = 64, epochs: int = 100, cutout: int = 0
 ) -> Experiment:
     """The experiment.
 
@@ -22,9 +22,10 @@ def config(
         residuals: how the backward pass gets at the past.
         width: channels of the first convolution.
         epochs: passes over the training images.
+        cutout: side of the square that is cut out of them, 16 in the paper on cutout.
     """
     return Experiment(
-        data=DataConfig(name="cifar10", augment=True),
+        data=DataConfig(name="cifar10", augment=True, cutout=cutout),
         model=spiking_vgg11(neuron, width=width, normalize="batch", residuals=residuals),
         optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, warmup=400, weight_decay=5e-4),
         epochs=epochs,

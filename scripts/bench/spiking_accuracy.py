@@ -47,6 +47,9 @@ TASKS = {
     "mnist, pixels": Task("sequential_mnist", neurons=("carry",), seeds=1),
     "cifar10": Task("cifar10", neurons=("packed LIF", "arctan LIF")),
     "cifar10, VGG-11": Task("cifar10_vgg11", neurons=("packed LIF", "arctan LIF"), gpu=True),
+    "cifar10, VGG-11 twice as wide, cutout": Task(
+        "cifar10_vgg11", (("width", 128), ("cutout", 16)), neurons=("packed LIF",), gpu=True
+    ),
     "cifar10, VGG-11 twice as wide": Task("cifar10_vgg11", (("width", 128),), neurons=("packed LIF",), gpu=True),
 }
 """In the order in which they are measured."""

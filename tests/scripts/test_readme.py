@@ -15,7 +15,9 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture
 def tables(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    # both: the module may have been imported by a test whose paths are gone
+    for folder in ("scripts", "scripts/bench"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
     import tables
 
     return tables
@@ -63,7 +65,7 @@ def test_local_links_and_commands_of_the_readme_exist():
 
 def test_ci_runs_the_test_command_of_the_readme():
     assert "scripts/test.sh" in README
-    assert re.search(r"^scripts/test\.sh$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert re.search(r"^scripts/test\.sh( \|\| status=\$\?)?$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
 
 
 def test_setup_takes_an_interpreter_that_runs_and_passes_over_a_shim_that_fails(tmp_path):

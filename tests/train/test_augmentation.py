@@ -45,6 +45,27 @@ def test_every_result_is_a_crop_and_all_are_as_likely(pad, key):
     assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom)
 
 
+def test_a_square_is_cut_out_around_every_pixel_as_likely(key):
+    draws, side, (height, width) = 8_000, 3, (6, 5)
+    images = jnp.ones((draws, height, width, 2))
+    cut = jax.jit(lambda key, images: augment(key, images, 0, mirror=False, cutout=side))
+    found = np.asarray(cut(key, images))
+    np.testing.assert_array_equal(found[..., 0], found[..., 1])
+    # by slices: the square around each pixel, less at the edges
+    expected = {}
+    for row in range(height):
+        for column in range(width):
+            whole = np.ones((height, width))
+            whole[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 0
+            expected[whole.tobytes()] = 0
+    assert len(expected) == height * width
+    for image in found[..., 0].astype(np.float64):
+        expected[image.tobytes()] += 1
+    mean = draws / len(expected)
+    statistic, freedom = sum((count - mean) ** 2 / mean for count in expected.values()), len(expected) - 1
+    assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom)
+
+
 def test_steps_repeat_and_differ(key):
     images = np.random.default_rng(0).normal(size=(12, 8, 8, 3)).astype(np.float32)
     data, labels = (images, np.arange(12)), np.arange(12)

@@ -215,6 +215,29 @@ class Dense(_Linear):
         return params, _unpooled(back.reshape(small.shape), self.pool)
 
 
+@dataclass(frozen=True)
+class WithoutPull:
+    """A synapse without its own derivative: JAX finds that of whatever computes the current instead, of a chip, say.
+
+    Attributes:
+        synapse: with `init`, and with a `pull` that is not used.
+    """
+
+    synapse: Any
+
+    def init(self, key: Key, shape: tuple[int, ...]) -> Any:
+        """Its parameters."""
+        return self.synapse.init(key, shape)
+
+    def prepare(self, params: Any) -> Weights:
+        """Its weights."""
+        return self.synapse.prepare(params)
+
+    def __call__(self, weights: Weights, spikes: Array) -> Array:
+        """Its current."""
+        return self.synapse(weights, spikes)
+
+
 def differentiable(synapse: Synapse) -> Synapse:
     """The synapse with its own `pull` as its derivative, where it has one."""
     if not hasattr(synapse, "pull"):

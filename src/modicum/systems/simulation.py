@@ -16,6 +16,8 @@ from rich.console import Console
 
 from modicum import analog, models, train
 from modicum.core import Key, Params, Site
+from modicum.spiking.classifier import SpikingClassifier
+from modicum.spiking.synapses import WithoutPull
 from modicum.systems import compression
 from modicum.systems.compression_config import Recipe
 from modicum.systems.progress import bars
@@ -134,7 +136,7 @@ def fitted(
     order_key, chip_key = jax.random.split(jax.random.fold_in(jax.random.key(simulation.seed), 1))
     optimizer = schedule.optimizer()
     device = functools.partial(_functional, chosen) if schedule.functional else chosen
-    on_chip = analog.simulate(models.apply_training(model), device)
+    on_chip = analog.simulate(models.apply_training(_without_blocks(model)), device)
 
     def loss_fn(variables: Params, batch: Any) -> Any:
         *examples, step = batch
@@ -151,6 +153,17 @@ def fitted(
         console=console,
     )
     return _calibrated(simulation, chosen, state.params, training.inputs)
+
+
+def _without_blocks(model: Any) -> Any:
+    """The same network without derivatives of its own, which know nothing of a device."""
+    if not isinstance(model, SpikingClassifier):
+        return model
+    layers = tuple(
+        dataclasses.replace(layer, synapse=WithoutPull(layer.synapse)) if hasattr(layer.synapse, "pull") else layer
+        for layer in model.layers
+    )
+    return model.clone(layers=layers, residuals="autodiff", order="time")
 
 
 def _functional(chosen: Callable[[Site], analog.Device | None], site: Site) -> analog.Device | None:

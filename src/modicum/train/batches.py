@@ -106,7 +106,7 @@ def _take_augmented(data: Any, key: Key, batch: Any, step: Any) -> Any:
     shift = {} if batch.shift is None else {"shift": batch.shift}
     if inputs.ndim == _EVENT_AXES:
         return augmentation.augment_events(step_key, inputs, **shift), *rest
-    return augmentation.augment(step_key, inputs, mirror=batch.mirror, **shift), *rest
+    return augmentation.augment(step_key, inputs, mirror=batch.mirror, cutout=batch.cutout, **shift), *rest
 
 
 @jax.tree_util.register_static
@@ -117,10 +117,18 @@ class _Batch:
     size: int
     shift: int | None
     mirror: bool
+    cutout: int
 
 
 def batches(
-    data: Any, key: Key, batch: int, *, augment: bool = False, shift: int | None = None, mirror: bool = True
+    data: Any,
+    key: Key,
+    batch: int,
+    *,
+    augment: bool = False,
+    shift: int | None = None,
+    mirror: bool = True,
+    cutout: int = 0,
 ) -> jax.tree_util.Partial:
     """`step -> batch` over arrays in memory: traceable, and a pytree, so that `jit` takes the data as an argument.
 
@@ -133,6 +141,7 @@ def batches(
             `augmentation.augment_events`, as counts of events.
         shift: largest shift of augmented examples, at least 0; None for the default of those functions.
         mirror: whether augmented images are mirrored half of the time; events never are.
+        cutout: side of the square that is cut out of augmented images, 0 for none; events keep theirs.
 
     Returns:
         A function of the step.
@@ -148,4 +157,4 @@ def batches(
         raise ValueError(f"data must hold arrays of one length, got lengths {sorted(sizes)}")
     check.integer(1, sizes.pop(), batch=batch)
     take = _take_augmented if augment else _take
-    return jax.tree_util.Partial(take, jax.tree.map(jnp.asarray, data), key, _Batch(batch, shift, mirror))
+    return jax.tree_util.Partial(take, jax.tree.map(jnp.asarray, data), key, _Batch(batch, shift, mirror, cutout))

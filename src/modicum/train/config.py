@@ -41,6 +41,7 @@ class DataConfig:
             and are never mirrored. Speech and text are refused. See `augmentation`.
         shift: where they are: by up to how many pixels, at least 0, if not by so many.
         mirror: where images are: whether they are mirrored. Digits are others in the mirror: False for them.
+        cutout: where images are: side of a square that is cut out of them, 0 for none.
     """
 
     name: str = "digits"
@@ -52,8 +53,10 @@ class DataConfig:
     augment: bool = False
     shift: int | None = None
     mirror: bool = True
+    cutout: int = 0
 
     def __post_init__(self) -> None:
+        check.integer(0, cutout=self.cutout)
         if self.shift is not None:
             check.integer(0, shift=self.shift)
 
@@ -171,7 +174,7 @@ def describe(config: Any) -> Any:
     Example:
         >>> describe(DataConfig())
         {'name': 'digits', 'train': 'train', 'test': 'test', 'speaker': None, 'features': 'log_mel',
-         'bin_milliseconds': 10, 'augment': False, 'shift': None, 'mirror': True}
+         'bin_milliseconds': 10, 'augment': False, 'shift': None, 'mirror': True, 'cutout': 0}
     """
     return _described(config, type(config))
 

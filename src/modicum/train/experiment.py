@@ -60,7 +60,8 @@ def training_batches(data: DataConfig, training: Dataset, key: Key, batch: int) 
         key: the order.
         batch: examples in a batch.
     """
-    return batches(training.arrays, key, batch, augment=data.augment, shift=data.shift, mirror=data.mirror)
+    settings = {name: getattr(data, name) for name in ("augment", "shift", "mirror", "cutout")}
+    return batches(training.arrays, key, batch, **settings)
 
 
 def parameter_count(params: Params) -> int:
