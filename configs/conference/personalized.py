@@ -11,7 +11,7 @@ from modicum.systems.face_codec import FaceTraining
 
 
 def config(size: int = 64, steps: int = 4000, augment: float = 0.05) -> FaceTraining:
-    """The training; larger pictures take longer a step, 1,500 steps at 128 pixels as long as 4,000 at 64.
+    """The training; larger pictures take longer a step, and want a GPU.
 
     Args:
         size: side of the pictures.

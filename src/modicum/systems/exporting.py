@@ -91,6 +91,11 @@ def run(
     return export(recipe.dense.model, outcome.result.params, outcome.result.constraints, held_out, bundle, **settings)
 
 
+def compiled_for(model: nn.Module, params: Params, sets: Params, held_out: train.Dataset, **settings: Any) -> Any:
+    """A network compiled for any number of examples; arguments and errors as of `export`."""
+    return mobile.compile(model.apply, params, held_out.inputs[:1], constraints=sets, batch="any", **settings)
+
+
 def export(
     model: nn.Module, params: Params, sets: Params, held_out: train.Dataset, bundle: Path, **settings: Any
 ) -> Exported:
@@ -107,7 +112,7 @@ def export(
     Raises:
         ValueError: as `mobile.compile` does.
     """
-    compiled = mobile.compile(model.apply, params, held_out.inputs[:1], constraints=sets, batch="any", **settings)
+    compiled = compiled_for(model, params, sets, held_out, **settings)
     folder = compiled.save(bundle)
     # a bundle for another machine cannot run here: the network itself stands in for it
     loaded = mobile.load(folder) if settings.get("target", "host") == "host" else compiled
