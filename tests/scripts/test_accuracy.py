@@ -23,10 +23,10 @@ def accuracy(monkeypatch):
 
 @pytest.fixture
 def tables(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import tables
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "bench"))
+    import accuracy_tables
 
-    return tables
+    return accuracy_tables
 
 
 def cell(arm, seed, dense, hard, final, **more):
