@@ -155,8 +155,8 @@ def test_every_folder_of_configs_is_in_the_wheel():
 
 
 def test_every_script_is_a_command():
-    """And no command is without a script but `tables`, which is one itself."""
-    for name in COMMANDS:
+    """But `tables`, which is one itself, and one whose script would hide the package of its name."""
+    for name in set(COMMANDS) - {"tensorboard"}:
         text = (ROOT / "scripts" / f"{name}.py").read_text()
         assert name == "tables" or f"from modicum.cli.{name} import main" in text
 

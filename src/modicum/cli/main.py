@@ -16,6 +16,7 @@ COMMANDS = {
     "federate": "train over clients that do not show their data",
     "call": "video calls by face motion",
     "pipeline": "several systems in a row: what one makes, the next takes",
+    "tensorboard": "run folders as event files, for TensorBoard to show",
     "tables": "the tables of the README, from results (in a checkout)",
 }
 """What each command does; `modicum.cli.COMMAND` is its module."""
