@@ -1,11 +1,20 @@
 # %% [markdown]
 # # Your model on a crossbar in ten lines
 #
-# In Colab: open this file, and run `%pip install` on the checkout in a cell of its own first.
+# In Colab: upload this notebook, put a checkout of Modicum into `/content/modicum`, and run on a CPU; the first cell
+# installs it. Anywhere else it finds what is installed.
 #
 # A resistive crossbar multiplies a vector by a matrix where the matrix lies, in analog currents; converters at its edge
 # cost most of the energy and add the errors. This notebook puts a small network for scikit-learn's digits onto
 # simulated chips: read by read, with gradients, and with what the run would cost.
+
+# %%
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("modicum") is None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "/content/modicum"], check=True)
 
 # %%
 import jax

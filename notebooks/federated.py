@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Learning from data that nobody may see
 #
-# In Colab: open this file, and run `%pip install "<checkout>[federated]"` in a cell of its own first.
+# In Colab: upload this notebook, put a checkout of Modicum into `/content/modicum`, and run; the first cell installs it
+# with OpenSSL's ciphers. Elsewhere `pip install -e '.[federated]'` brings these, and the cell does nothing.
 #
 # Four clients hold handwritten digits and show them to nobody. They train one network together, three ways:
 #
@@ -11,6 +12,14 @@
 #
 # **None of this is audited.** It is research code, and all parties run in this one process: it shows what the protocols
 # compute and cost, and protects nobody.
+
+# %%
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("modicum") is None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "/content/modicum[federated]"], check=True)
 
 # %%
 import secrets

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Training spiking networks in almost no memory
 #
-# In Colab: open this file, and run `%pip install` on the checkout in a cell of its own first.
+# In Colab: upload this notebook, put a checkout of Modicum into `/content/modicum`, and run on a CPU; the first cell
+# installs it. Anywhere else it finds what is installed.
 #
 # A spiking network is a recurrent network: to train it by backpropagation through time, one keeps what every neuron
 # did at every step. Memory grows with the number of steps, and that is what users of spiking networks run out of.
@@ -13,6 +14,14 @@
 # 3. **coupled blocks**: the same in depth.
 #
 # Each is a switch, not another network: values and gradients stay what they are.
+
+# %%
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("modicum") is None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "/content/modicum"], check=True)
 
 # %%
 import jax

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,13 @@ def cells(text):
     return found
 
 
+def shortened(text):
+    """The script with fewer steps where it says so: `steps = 250  # 2 in tests`."""
+    return re.sub(r"= [\d_]+  # (\d+) in tests", r"= \1", text)
+
+
 def test_there_are_notebooks():
-    assert {path.stem for path in SCRIPTS} >= {"spiking", "analog"}
+    assert {path.stem for path in SCRIPTS} >= {"analog", "constraints", "federated", "mobile", "spiking"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
@@ -39,9 +46,29 @@ def test_the_rendered_notebook_is_that_of_the_script(path):
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_the_first_cell_installs_what_the_page_needs_and_nothing_where_it_is_there(path):
+    first = next(text for kind, text in cells(path.read_text()) if kind == "code")
+    wanted = re.search(r'"/content/modicum(?:\[(\w+)\])?"', first)
+    assert wanted, first
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert wanted[1] is None or (wanted[1] in extras and f"'.[{wanted[1]}]'" in path.read_text())
+    assert subprocess.run([sys.executable, "-c", first], capture_output=True, check=True).stdout == b""
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path):
+    for extra in {"conference": ("av", "constriction", "skimage"), "federated": ("cryptography",)}.get(path.stem, ()):
+        pytest.importorskip(extra)
+    script = tmp_path / path.name
+    script.write_text(shortened(path.read_text()))
     environment = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]

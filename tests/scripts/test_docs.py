@@ -31,12 +31,37 @@ def test_every_notebook_is_a_page():
         assert (DOCS / "notebooks" / path.name).samefile(path)
 
 
+def without_code(page):
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def anchors(page):
+    """What headings are called in links: as GitHub and MyST have it."""
+    titles = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_anchors_are_those_of_github(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Scripts\n## What is `core`, and why?\n```bash\n# no heading\n```\n### A-b_c d\n")
+    assert anchors(page) == {"scripts", "what-is-core-and-why", "a-b_c-d"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if "://" not in target and not target.startswith("#"):
-            assert (page.parent / target.partition("#")[0]).exists(), f"{page}: {target}"
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        other = page.parent / name if name else page
+        assert other.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(other), f"{page}: {target}"
+
+
+def test_pictures_of_the_readme_are_small():
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", without_code(ROOT / "README.md"))
+    assert len(pictures) >= 6
+    assert all((ROOT / name).stat().st_size < 150_000 for name in pictures)
 
 
 def test_commands_and_calls_of_the_guide_exist():
