@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from modicum.models import GRUClassifier, LeNet5, SmallConvNet, caffe_lenet
+from modicum.models.convolutional import max_pool
 
 IMAGES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
@@ -94,6 +95,15 @@ def convolution(x, kernel, bias, pad):
 def pooled(x):
     x = x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2]
     return x.reshape(x.shape[0] // 2, 2, x.shape[1] // 2, 2, -1).max((1, 3))
+
+
+def test_the_gradient_of_pooling_goes_to_the_largest_and_is_shared_among_equals(key):
+    x = jax.random.permutation(key, 2 * 5 * 4 * 3).reshape(2, 5, 4, 3).astype(jnp.float32)
+    found = jax.grad(lambda x: (3 * max_pool(x)).sum())(x)
+    largest = np.stack([np.repeat(np.repeat(pooled(image), 2, 0), 2, 1) for image in np.asarray(x)])
+    np.testing.assert_array_equal(found[:, :4], 3.0 * (np.asarray(x)[:, :4] == largest))
+    assert not found[:, 4].any()
+    np.testing.assert_array_equal(jax.grad(lambda x: max_pool(x).sum())(jnp.zeros((2, 2, 1))), np.full((2, 2, 1), 0.25))
 
 
 def weights(params, name):

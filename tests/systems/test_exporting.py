@@ -1,5 +1,6 @@
 """From a recipe to a bundle that runs: scripts/export.py and what is behind it, on the bundled digits."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,12 @@ def test_the_command(exported):
         script = [sys.executable, ROOT / "scripts" / "export.py", *words]
         return subprocess.run(script, cwd=folder, capture_output=True, text=True, timeout=300)
 
-    done = command(DIGITS, *SMALL, "--run", "runs/admm", "--bundle", "phone", "--target", "aarch64-linux")
+    litert = ("--litert", "digits.tflite") if importlib.util.find_spec("litert_converter") else ()
+    done = command(DIGITS, *SMALL, "--run", "runs/admm", "--bundle", "phone", "--target", "aarch64-linux", *litert)
     assert done.returncode == 0, done.stderr
+    if litert:
+        size = (folder / "digits.tflite").stat().st_size
+        assert f"digits.tflite: {size:,} bytes, answers a held-out example as the network does" in done.stdout
     assert "of 500 held-out examples" in done.stdout
     assert (folder / "phone" / "libmodel.a").exists()
     wrong = command(DIGITS, *SMALL, "--run", "runs/admm", "--target", "toaster")

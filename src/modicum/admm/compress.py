@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
 from modicum.admm.config import CompressConfig
 from modicum.admm.leaves import Constraints
@@ -53,6 +54,7 @@ def compress(
     *,
     folder: str | Path | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Trains weights onto their constraint sets: ADMM, hard projection, retraining inside the sets.
 
@@ -73,6 +75,8 @@ def compress(
         folder: where to checkpoint, after every chunk or every `config.save_seconds`. A run in a folder that holds one
             resumes it, bit-equal to a run without interruption; it may be killed at any moment.
         progress: called with `(stage, done, total, metrics)` after every chunk.
+        mesh: the devices that share each batch, which splits evenly over them (`core.parallel.data_mesh`); one device
+            where `None`.
 
     Returns:
         Compressed parameters, their packed form, the report, and the constraints as last fitted.
@@ -91,7 +95,7 @@ def compress(
         >>> result.report.violation, result.report.leaves[0].kept
         (0.0, 2)
     """
-    run, arrays = prepare("compress", loss_fn, params, batches, constraints, config, folder, progress)
+    run, params, arrays = prepare("compress", loss_fn, params, batches, constraints, config, folder, progress, mesh)
     carry, history = _run_admm(run, params, arrays)
     return finish(run, carry.params, carry.fitted, history)
 
@@ -105,6 +109,7 @@ def one_shot(
     *,
     folder: str | Path | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """The control arm: hard projection at once, then retraining with the same total number of steps as `compress`.
 
@@ -116,6 +121,7 @@ def one_shot(
         config: the schedule of the ADMM run to compare with; `outer * inner + retrain` steps are made.
         folder: see `compress`.
         progress: see `compress`.
+        mesh: see `compress`.
 
     Returns:
         The same as `compress`.
@@ -124,4 +130,4 @@ def one_shot(
         ValueError: as `compress`.
     """
     config = (CompressConfig() if config is None else config).one_shot()
-    return compress(loss_fn, params, batches, constraints, config, folder=folder, progress=progress)
+    return compress(loss_fn, params, batches, constraints, config, folder=folder, progress=progress, mesh=mesh)

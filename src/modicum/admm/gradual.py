@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
 from modicum.admm import leaves
 from modicum.admm.config import CompressConfig
@@ -65,6 +66,7 @@ def gradual(
     *,
     folder: str | Path | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Gradual magnitude pruning with the same total number of steps as `compress`.
 
@@ -82,6 +84,7 @@ def gradual(
             `tolerance`, `form`, `stop` and `refit` are not used: weights that lie in a set no longer show another.
         folder: see `compress`.
         progress: see `compress`; the stage is "gradual".
+        mesh: see `compress`.
 
     Returns:
         The same as `compress`; the losses of the pieces stand in `report.admm_losses`.
@@ -103,7 +106,7 @@ def gradual(
         Zhu and Gupta, "To prune, or not to prune" (2017), as in JaxPruner. Differences: pieces lie in any set whose
         counts can be relaxed, and a pruned weight does not come back.
     """
-    run, arrays = prepare("gradual", loss_fn, params, batches, constraints, config, folder, progress)
+    run, params, arrays = prepare("gradual", loss_fn, params, batches, constraints, config, folder, progress, mesh)
     params, losses = _run_pieces(run, params, arrays)
     none = np.zeros((0, len(run.paths())), np.float32)
     return finish(run, params, arrays, History(losses, np.zeros(0, np.float32), none, none))

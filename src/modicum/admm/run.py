@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from modicum.admm import leaves
 from modicum.admm.config import CompressConfig
@@ -16,8 +17,8 @@ from modicum.admm.leaves import Constraints, constrained_by_path
 from modicum.admm.programs import Programs, compiled
 from modicum.admm.report import LeafReport, Report
 from modicum.admm.sets import Arrays, Sets, fitted_sets, split
-from modicum.admm.stages import Batches, LossFn, start_retraining
-from modicum.core import Packed, Params, path_name
+from modicum.admm.stages import Batches, LossFn, batch_at, start_retraining
+from modicum.core import Packed, Params, parallel, path_name
 
 Progress = Callable[[str, int, int, dict[str, float]], Any]
 """`(stage, done, total, metrics)`, called after each chunk; stage is "admm", "gradual"
@@ -102,11 +103,12 @@ def prepare(
     config: CompressConfig | None,
     folder: str | Path | None,
     progress: Progress | None,
-) -> tuple[Run, Arrays]:
+    mesh: Mesh | None,
+) -> tuple[Run, Params, Arrays]:
     """Checks the arguments and opens the folder; arguments as in `compress`, and the name of the method.
 
     Returns:
-        The run, and the arrays of the constraints fitted to `params`.
+        The run, the parameters on its devices, and the arrays of the constraints fitted to them.
     """
     config = (CompressConfig() if config is None else config).concrete()
     given = leaves.resolve(constraints, params)
@@ -114,12 +116,15 @@ def prepare(
         raise ValueError("constraints must hold a constraint for at least one leaf, got none")
     check_params(params, "at the start")
     journal = Journal.open(folder, method, config, given, params)
+    if mesh is not None:
+        stepwise = batches if callable(batches) else jax.tree_util.Partial(batch_at, jax.tree.map(jnp.asarray, batches))
+        batches, params = parallel.shard(stepwise, mesh), parallel.replicate(params, mesh)
     if callable(batches) and not isinstance(batches, jax.tree_util.Partial):
         batch_fn, data = batches, None
     else:
         batch_fn, data = None, jax.tree.map(jnp.asarray, batches)
     sets, arrays = fitted_sets(given, params)
-    return Run(loss_fn, batch_fn, data, sets, config, journal, progress), arrays
+    return Run(loss_fn, batch_fn, data, sets, config, journal, progress), params, arrays
 
 
 def _retrained(run: Run, config: CompressConfig, pulled: Params, arrays: Arrays) -> tuple[Params, Params, np.ndarray]:
@@ -209,6 +214,7 @@ def finish(run: Run, pulled: Params, arrays: Arrays, history: History) -> Result
     config = run.config.stopped(len(history.losses))
     fitted = run.sets.fitted(arrays)
     projected, final, losses = _retrained(run, config, pulled, arrays)
+    projected, final, fitted = parallel.local((projected, final, fitted))
     check_params(final, "at the end")
     members = constrained_by_path(fitted, fitted)
     packed = {path: members[path].encode(weight) for path, weight in constrained_by_path(fitted, final).items()}

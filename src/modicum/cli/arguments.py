@@ -3,9 +3,13 @@
 import argparse
 import inspect
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from modicum import command
 from modicum.cli import configs
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
 
 def parser(
@@ -42,6 +46,59 @@ def add_config(parser: argparse.ArgumentParser, example: str, what: str = "confi
     """
     parser.add_argument("config", help=f"{what}: its name, such as {example}, or a file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"settings of the {what} to change")
+
+
+def add_devices(parser: argparse.ArgumentParser, what: str = "each batch") -> None:
+    """How many devices train.
+
+    Args:
+        parser: which takes it.
+        what: what they share.
+    """
+    parser.add_argument(
+        "--devices", default="1", metavar="COUNT", help=f"devices that share {what}: a number, or all; by default 1"
+    )
+
+
+def mesh(arguments: argparse.Namespace) -> "Mesh | None":
+    """The devices that `--devices` names; None where that is one.
+
+    Args:
+        arguments: what the command line says.
+
+    Raises:
+        ValueError: if it is neither a number of devices that are there nor "all".
+    """
+    if arguments.devices == "1":
+        return None
+    from modicum.core import parallel
+
+    if arguments.devices == "all":
+        return parallel.data_mesh()
+    if not arguments.devices.isdecimal():
+        raise ValueError(f"devices must be a number or 'all', got {arguments.devices!r}")
+    return parallel.data_mesh(int(arguments.devices))
+
+
+def join(arguments: argparse.Namespace) -> None:
+    """Makes this process one of several, as `--join` says; all their devices train.
+
+    Args:
+        arguments: what the command line says; its `devices` become all.
+
+    Raises:
+        ValueError: if it is neither "auto" nor an address, a count and a number of this process.
+    """
+    from modicum.core import parallel
+
+    if arguments.join == "auto":
+        parallel.join()
+    else:
+        coordinator, *numbers = arguments.join.split(",")
+        if len(numbers) != 2 or not all(number.isdecimal() for number in numbers) or ":" not in coordinator:
+            raise ValueError(f"join must be 'auto' or HOST:PORT,COUNT,INDEX, got {arguments.join!r}")
+        parallel.join(coordinator, *map(int, numbers))
+    arguments.devices = "all"
 
 
 def add_run(parser: argparse.ArgumentParser, default: str) -> None:

@@ -56,6 +56,7 @@ def flags(argv: Sequence[str] | None, prog: str | None = None) -> argparse.Names
         if name in ("train", "demo"):
             config = f"conference/{'personalized' if name == 'train' else 'demonstration'}"
             sub.add_argument("--config", default=config, help=f"how to train, by default {config}")
+            common.add_devices(sub)
             sub.add_argument("--steps", type=int, help="optimizer steps, by default the config's")
         if name == "train":
             sub.add_argument("--size", type=int, choices=(64, 128, 256), help="side of the picture, likewise")

@@ -28,6 +28,7 @@ def flags(argv: Sequence[str] | None, prog: str | None = None) -> argparse.Names
     parser = common.parser(prog, "Compress a network onto hardware-shaped sets.", EXAMPLES, *KINDS)
     common.add_config(parser, "pattern/mnist", "recipe")
     parser.add_argument("--arms", default="admm", help="admm, one_shot, gradual, or several with commas between")
+    common.add_devices(parser)
     common.add_run(parser, "runs/compress/<name of the recipe>")
     return parser.parse_intermixed_args(argv)
 
@@ -45,9 +46,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         config = configs.find(arguments.config)
         base = Path(arguments.run or Path("runs") / "compress" / f"{config.parent.name}-{config.stem}")
         recipe = compression_config.load_recipe(config, arguments.overrides)
+        shared = {"console": Console(stderr=True), "mesh": common.mesh(arguments)}
         for arm in arguments.arms.split(","):
             folder = base.with_name(f"{base.name}-{arm}")
-            outcome = compression.run(recipe, arm, folder, fresh=arguments.fresh, console=Console(stderr=True))
+            outcome = compression.run(recipe, arm, folder, fresh=arguments.fresh, **shared)
             compression_view.figure(outcome, folder / "figure.png")
             Console().print(compression_view.table(outcome, folder))
 

@@ -30,6 +30,7 @@ def flags(argv: Sequence[str] | None, prog: str | None = None) -> argparse.Names
     parser.add_argument(
         "--engine", choices=("vmap", "flower-simulation", "flower"), default="vmap", help="where the parties run"
     )
+    common.add_devices(parser, "the clients of engine vmap")
     common.add_run(parser, "runs/<folder>-<name of the config>")
     return parser.parse_intermixed_args(argv)
 
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             rows = {f"round {line['step']}": federation_engine.sentence(line) for line in lines}
             Console().print(train.report.result_table(f"{folder.name}: {arguments.engine}", rows))
             return
-        result = federation.federate(config, folder, fresh=arguments.fresh, console=Console(stderr=True))
+        shared = {"console": Console(stderr=True), "mesh": common.mesh(arguments)}
+        result = federation.federate(config, folder, fresh=arguments.fresh, **shared)
         rows = {name.replace("_", " "): value for name, value in result.summary.items()}
         if "test accuracy" in rows:
             rows["test accuracy"] = f"{100 * rows['test accuracy']:.2f}%"

@@ -31,6 +31,7 @@ def flags(argv: Sequence[str] | None, prog: str | None = None) -> argparse.Names
     parser = common.parser(prog, "Measure a network on simulated chips.", EXAMPLES, "capram", "train", *KINDS)
     common.add_config(parser, "capram/mnist")
     parser.add_argument("--device", default="differential", help="forms, isaac, differential or capram")
+    common.add_devices(parser, "each batch of training")
     parser.add_argument(
         "--run", metavar="FOLDER", help="run folder of the network, by default where its own command puts it"
     )
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         network = simulation.default_folder(chosen, config) if arguments.run is None else Path(arguments.run)
         name = f"{config.parent.name}-{config.stem}-{simulation_config.device_name(chosen)}"
         folder = Path(arguments.to or Path("runs") / "simulate" / name)
-        outcome = simulation.run(chosen, network, folder, fresh=arguments.fresh, console=Console(stderr=True))
+        shared = {"console": Console(stderr=True), "mesh": common.mesh(arguments)}
+        outcome = simulation.run(chosen, network, folder, fresh=arguments.fresh, **shared)
         simulation_view.figures(chosen, outcome.summary, folder)
         Console().print(simulation_view.table(outcome.summary, folder))
 

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     Attributes:
         noise: (batch, latents), uniform from -0.5 to 0.5, in place of rounding.
         share: (batch,), from 0 to 1: how much of the first source is mixed in.
-        sources: (2, batch, size, size, 3): coded pictures of the same person.
+        sources: (batch, 2, size, size, 3): coded pictures of the same person.
         frames: (batch, size, size, 3): to be reconstructed.
         before: (batch, size, size, 3): the frame before each, for the rate of motion.
     """
@@ -125,7 +125,7 @@ def loss(params: Params, batch: Batch, spec: FaceSpec, weights: LossWeights) -> 
     size = batch.frames.shape[0]
     motion, before = jnp.split(network.encode(params, spec, jnp.concatenate([batch.frames, batch.before])), 2)
     read = network.read(params, spec, batch.sources.reshape(-1, *batch.frames.shape[1:]))
-    sources = jax.tree.map(lambda leaf: leaf.reshape(2, size, *leaf.shape[1:]), read)
+    sources = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(size, 2, *leaf.shape[1:]), 1, 0), read)
     drawn = network.draw(params, spec, sources, jnp.stack([batch.share, 1 - batch.share]), motion + batch.noise)
     still = sources.picture[0]
     swapped = drawn.mask * drawn.picture + (1 - drawn.mask) * still

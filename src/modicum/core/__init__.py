@@ -1,6 +1,6 @@
 """What everything stands on: sites, types, validators, trees."""
 
-from modicum.core import check, checkpoint, optional
+from modicum.core import check, checkpoint, optional, parallel
 from modicum.core.backend import loops_on_device
 from modicum.core.matmul import MatmulForm, matmul_form
 from modicum.core.rewrite import Rule, identity_rule, rewrite
@@ -27,6 +27,7 @@ __all__ = [
     "masks_by_path",
     "matmul_form",
     "optional",
+    "parallel",
     "path_name",
     "rewrite",
     "select_by_path",

@@ -33,10 +33,11 @@ def _named(tree: Tree) -> dict[str, Any]:
 
 
 def _stored(leaf: Any) -> Any:
-    """What Orbax writes for a leaf: the words of a key, an array for a number."""
+    """What Orbax writes for a leaf: the words of a key, an array for a number, nothing of devices."""
     if _is_key(leaf):
-        return jax.random.key_data(leaf)
-    return leaf if isinstance(leaf, jax.Array | np.ndarray) else np.asarray(leaf)
+        return _stored(jax.random.key_data(leaf))
+    one_device = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) == 1
+    return leaf if one_device or isinstance(leaf, np.ndarray) else np.asarray(leaf)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -53,6 +54,8 @@ def _like(leaf: Any, restored: Any) -> Any:
         return jax.random.wrap_key_data(jnp.asarray(restored), impl=str(jax.random.key_impl(jnp.empty((), leaf.dtype))))
     if isinstance(leaf, np.ndarray | np.generic):
         return np.asarray(restored)
+    if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
+        return jax.device_put(np.asarray(restored), leaf.sharding)
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return jnp.asarray(restored)
     return np.asarray(restored).item()
@@ -81,7 +84,14 @@ def _orbax() -> Iterator[tuple[Any, Any]]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        # each process reads, and the first one writes, for itself: Orbax is not to wait for others
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()} if jax.process_count() > 1 else None,
+            barrier_sync_key_prefix=f"process{jax.process_index()}",
+        )
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             yield checkpointer, ocp.args
     finally:
         logger.setLevel(level)
@@ -143,7 +153,8 @@ def restore(folder: str | Path, like: Tree) -> tuple[int, Tree] | None:
         like: a tree of the structure, shapes and dtypes that were saved, of arrays or of `jax.ShapeDtypeStruct`.
 
     Returns:
-        The step and the tree, equal bit for bit to what was saved; `None` where there is no checkpoint.
+        The step and the tree, equal bit for bit to what was saved; `None` where there is no checkpoint. It lies on the
+        devices of `like` (on one where that is abstract), whatever those were that it was saved from.
 
     Raises:
         ValueError: if the checkpoint is of another tree than `like`, or cannot be read.

@@ -1,19 +1,39 @@
 """Convolutional classifiers: LeNet-5 and a small net of 3x3 convolutions."""
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+@jax.custom_jvp
 def max_pool(x: Float[Array, " *b h w i"]) -> Float[Array, " *b p q i"]:
     """Maximum over 2x2 windows, stride 2; an odd last row or column is left out.
 
     By a reshape: XLA's gradient of a pooling window (select-and-scatter) is slow on CPUs
-    (`scripts/bench/cpu_operators.py`). Where values are equal the gradient is shared among them instead of going to
-    the first.
+    (`scripts/bench/cpu_operators.py`). Where values are equal the gradient is shared among them, first by columns, then
+    by rows, instead of going to the first.
     """
+    return _windows(x).max((-4, -2))
+
+
+def _windows(x: Array) -> Array:
     *batch, height, width, channels = x.shape
     even = x[..., : height // 2 * 2, : width // 2 * 2, :]
-    return even.reshape(*batch, height // 2, 2, width // 2, 2, channels).max((-4, -2))
+    return even.reshape(*batch, height // 2, 2, width // 2, 2, channels)
+
+
+def _by_pairs(x: Array) -> Array:
+    windows = _windows(x)
+    rows = jnp.maximum(windows[..., 0, :, :, :], windows[..., 1, :, :, :])
+    return jnp.maximum(rows[..., 0, :], rows[..., 1, :])
+
+
+@max_pool.defjvp
+def _max_pool_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # the derivative of `max` divides by how many values equal it: by zero where XLA computes the values twice and
+    # rounds them differently
+    return jax.jvp(_by_pairs, primals, tangents)
 
 
 class LeNet5(nn.Module):

@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from modicum import admm, models, train
@@ -81,10 +82,17 @@ def dense_folder(recipe: Recipe, runs: Path) -> Path:
     return runs / "dense" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def train_dense(recipe: Recipe, runs: Path, *, root: Path | None = None, console: Console | None = None) -> Dense:
+def train_dense(
+    recipe: Recipe,
+    runs: Path,
+    *,
+    root: Path | None = None,
+    console: Console | None = None,
+    mesh: Mesh | None = None,
+) -> Dense:
     """The dense network, trained or read from its folder."""
     folder = dense_folder(recipe, runs)
-    trained = train.train(recipe.dense, folder, root=root, console=console)
+    trained = train.train(recipe.dense, folder, root=root, console=console, mesh=mesh)
     return Dense(trained.state.params, trained.summary["test_accuracy"])
 
 
@@ -96,6 +104,7 @@ def run(
     fresh: bool = False,
     root: str | Path | None = None,
     console: Console | None = None,
+    mesh: Mesh | None = None,
 ) -> Outcome:
     """Trains the dense network and compresses it by one arm; the same call again goes on where it stopped.
 
@@ -106,6 +115,7 @@ def run(
         fresh: whether to start over in a folder that holds a run (the dense network stays).
         root: folder of data, see `train.load`.
         console: where progress is shown; nowhere where None.
+        mesh: the devices that share each batch, see `core.parallel.data_mesh`; one device where None.
 
     Returns:
         The compressed network and its numbers, which `result.json` and `report.json` in the folder hold, too.
@@ -119,7 +129,7 @@ def run(
     if not fresh:
         run_report.check_folder(folder, described)
     training, held_out = _load(recipe.dense.data, root)
-    dense = train_dense(recipe, folder.parent, root=root, console=console)
+    dense = train_dense(recipe, folder.parent, root=root, console=console, mesh=mesh)
     sets = recipe.sets(dense.variables)
     run_report.open_folder(folder, described, fresh=fresh)
     model, seed = recipe.dense.model, recipe.dense.seed
@@ -136,6 +146,7 @@ def run(
             recipe.schedule.config(),
             folder=folder / "checkpoints",
             progress=show,
+            mesh=mesh,
         )
     # batch statistics, where the model has some, are measured anew on training examples
     final, projected = (

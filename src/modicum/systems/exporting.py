@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from modicum import mobile, train
+from modicum import interchange, mobile, train
 from modicum.core import Params
 from modicum.systems import compression
 from modicum.systems.compression_config import Recipe
@@ -66,6 +66,7 @@ def run(
     target: str = "host",
     threads: int = 1,
     tuning_seconds: float = 0.0,
+    litert: Path | None = None,
     root: Path | None = None,
     console: Console | None = None,
 ) -> Exported:
@@ -79,16 +80,21 @@ def run(
         target: see `mobile.compile`.
         threads: see `mobile.compile`.
         tuning_seconds: see `mobile.compile`.
+        litert: where a LiteRT file for single examples goes, too (`interchange.to_litert`).
         root: folder of data, see `train.load`.
         console: where progress is shown.
 
     Raises:
-        ValueError: as `compression.run` and `mobile.compile` do.
+        ValueError: as `compression.run`, `mobile.compile` and `interchange.to_litert` do.
+        ImportError: for a LiteRT file, without its packages.
     """
     outcome = compression.run(recipe, arm, run_folder, root=root, console=console)
     held_out = train.load_split(recipe.dense.data, recipe.dense.data.test, root)
     settings = {"target": target, "threads": threads, "tuning_seconds": tuning_seconds}
-    return export(recipe.dense.model, outcome.result.params, outcome.result.constraints, held_out, bundle, **settings)
+    model, params = recipe.dense.model, outcome.result.params
+    if litert is not None:
+        interchange.to_litert(lambda x: model.apply(params, x), held_out.inputs[:1], litert)
+    return export(model, params, outcome.result.constraints, held_out, bundle, **settings)
 
 
 def compiled_for(model: nn.Module, params: Params, sets: Params, held_out: train.Dataset, **settings: Any) -> Any:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Float
 from rich.console import Console
 
@@ -97,13 +98,13 @@ def _batch(config: FaceTraining, frames: Any, sources: Any, bounds: Any, key: Ke
     # not the very first frame of a clip: none is before it
     start, stop = bounds[clip, 0] + 1, bounds[clip, 1]
     index = one_of(start, stop - start, frame)
-    chosen = one_of(0, config.sources, jnp.stack([first, second]))
+    chosen = one_of(0, config.sources, jnp.stack([first, second], 1))
     share = jnp.where(jnp.arange(size) % 2 == 0, 1.0, share)
 
     def scaled(pictures: Any) -> Any:
         return pictures.astype(jnp.float32) / 255
 
-    pictures = scaled(sources[clip[None], chosen])
+    pictures = scaled(sources[clip[:, None], chosen])
     targets = scaled(frames[index]), scaled(frames[index - 1])
     if config.augment:
         targets = tuple(jax.vmap(moved)(target, config.augment * places) for target in targets)
@@ -160,7 +161,11 @@ def face_batches(
 
 
 def train_face(
-    clips: Sequence[np.ndarray], config: FaceTraining, folder: str | Path | None = None, console: Console | None = None
+    clips: Sequence[np.ndarray],
+    config: FaceTraining,
+    folder: str | Path | None = None,
+    console: Console | None = None,
+    mesh: Mesh | None = None,
 ) -> Params:
     """Trains a model: personalized where the clips are one call's first part, generic where they are many people's.
 
@@ -169,6 +174,7 @@ def train_face(
         config: how.
         folder: run folder; the same call goes on with a run that was interrupted, and ends bit-equal.
         console: where progress is drawn.
+        mesh: the devices that share each batch, see `core.parallel.data_mesh`; one device where None.
 
     Returns:
         The parameters.
@@ -190,7 +196,8 @@ def train_face(
         lambda params, batch: losses.loss(params, batch, config.spec, config.weights), optimizer, has_aux=True
     )
     state = init_state(network.init_params(jax.random.key(config.seed), config.spec), optimizer)
-    return fit(state, step_fn, batches, config.steps, folder=folder, checkpoint_every=100, console=console).params
+    every = {"folder": folder, "checkpoint_every": 100, "console": console, "mesh": mesh}
+    return fit(state, step_fn, batches, config.steps, **every).params
 
 
 @dataclass(frozen=True)

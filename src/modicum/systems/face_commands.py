@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from modicum.cli.arguments import mesh
 from modicum.conference import clips, codec, demonstration, quality
 from modicum.conference.call import CallSpec
 from modicum.conference.codec import FaceCodec
@@ -45,7 +46,7 @@ def train(arguments: Namespace, console: Console | None) -> None:
     """Learns a face from the first three quarters of a video; the rest is left for `compare`."""
     config = read_config(arguments.config)(**_given(size=arguments.size, steps=arguments.steps))
     first, _ = clips.split(clips.read(arguments.video, config.spec.size))
-    params = face_codec.train_face([first], config, arguments.run / arguments.model.stem, console)
+    params = face_codec.train_face([first], config, arguments.run / arguments.model.stem, console, mesh(arguments))
     face_codec.save_model(arguments.model, codec.make_codec(config.spec, params, first))
     Console().print(f"{arguments.model}: a face at {config.spec.size} pixels, from {len(first)} frames")
 
@@ -145,7 +146,7 @@ def demo(arguments: Namespace, console: Console | None) -> None:
     """Learns the moving astronaut, and compares a call with her later seconds."""
     first, rest = clips.split(demonstration.clip(64, 24.0))
     config = read_config(arguments.config)(**_given(steps=arguments.steps))
-    params = face_codec.train_face([first], config, arguments.run / f"demo-{config.steps}", console)
+    params = face_codec.train_face([first], config, arguments.run / f"demo-{config.steps}", console, mesh(arguments))
     face = codec.make_codec(config.spec, params, first)
     face_codec.save_model(arguments.run / "astronaut.npz", face)
     spec = settings(arguments.settings)

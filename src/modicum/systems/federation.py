@@ -11,11 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 from jaxtyping import Array
 from rich.console import Console
 
 from modicum import train
-from modicum.core import Constraint, Key, Params, check, checkpoint, leaves_by_path, map_by_path, select_by_path
+from modicum.core import (
+    Constraint,
+    Key,
+    Params,
+    check,
+    checkpoint,
+    leaves_by_path,
+    map_by_path,
+    parallel,
+    select_by_path,
+)
 from modicum.federated import learning, upload
 from modicum.federated.partition import Split
 from modicum.systems import drawing, progress
@@ -116,7 +127,9 @@ def _is_schedule(part: Any) -> bool:
 class _Run:
     """The parts of a run that do not change, compiled once; of all clients, or of one."""
 
-    def __init__(self, config: FederatedConfig, root: str | Path | None, client: int | None = None) -> None:
+    def __init__(
+        self, config: FederatedConfig, root: str | Path | None, client: int | None = None, mesh: Mesh | None = None
+    ) -> None:
         self.config = config
         init_key, order_key = jax.random.split(jax.random.key(config.seed))
         self.task = task_of(config, init_key, root)
@@ -125,7 +138,9 @@ class _Run:
         split = split_of(config, self.task.training[1])
         chosen = slice(None) if client is None else slice(client, client + 1)
         self.clients = len(split[chosen])
-        self.batch_fn = client_batches(self.task.training, split, order_key, config.batch, chosen)
+        self.batch_fn, self.mesh = client_batches(self.task.training, split, order_key, config.batch, chosen), mesh
+        if mesh is not None:
+            self.batch_fn = parallel.shard(self.batch_fn, mesh, "clients")
         self.optimizer = config.optimizer.build(config.rounds * config.local_steps)
         self.sets = constrained(config.constraints, self.params)
         self.step = learning.local_step(self.task.loss_fn, self.optimizer, config.proximal, config.rho)
@@ -138,10 +153,12 @@ class _Run:
         steps = self.config.local_steps
         clients = learning.clients_start(params, self.optimizer, self.clients)
         clients = clients._replace(opt_state=_continued(clients.opt_state, at * steps))
+        if self.mesh is not None:
+            clients = parallel.spread(clients, self.mesh)
         moved, losses = learning.local_training(
             self.step, clients, lambda step: self.batch_fn(at * steps + step), steps, params, target or {}
         )
-        return jax.vmap(lambda tree: ravel_pytree(tree)[0])(moved), losses
+        return parallel.local((jax.vmap(lambda tree: ravel_pytree(tree)[0])(moved), losses))
 
     def start(self) -> FederatedState:
         params = self.params
@@ -195,6 +212,7 @@ def federate(
     fresh: bool = False,
     root: str | Path | None = None,
     console: Console | None = None,
+    mesh: Mesh | None = None,
 ) -> FederatedResult:
     """Trains a model over clients that do not show their data; the same call again goes on where a run stopped.
 
@@ -205,15 +223,17 @@ def federate(
         fresh: whether to start over in a folder that holds a run.
         root: folder of data.
         console: where the progress bar is drawn; none where None.
+        mesh: the devices that share the clients, see `core.parallel.data_mesh`; one device where None.
 
     Raises:
-        ValueError: if data, model or folder do not fit the config, or the loss is not finite.
+        ValueError: if data, model or folder do not fit the config, the clients do not split evenly over the mesh, or
+            the loss is not finite.
         RefusedError: if fewer clients than `config.least` are left in a round.
     """
     described = train.describe(config)
     if folder is not None and not fresh:
         report.check_folder(folder, described)
-    run = _Run(config, root)
+    run = _Run(config, root, mesh=mesh)
     state, lines = run.start(), []
     if folder is not None:
         folder = Path(folder)

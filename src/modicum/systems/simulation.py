@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 from rich.console import Console
 
@@ -54,7 +55,12 @@ def default_folder(simulation: Simulation, config: Path) -> Path:
 
 
 def network(
-    simulation: Simulation, folder: Path, *, root: Path | None = None, console: Console | None = None
+    simulation: Simulation,
+    folder: Path,
+    *,
+    root: Path | None = None,
+    console: Console | None = None,
+    mesh: Mesh | None = None,
 ) -> Params:
     """The variables of a trained or compressed network, read from its finished run folder or made there.
 
@@ -63,14 +69,15 @@ def network(
         folder: its run folder.
         root: folder of data.
         console: where progress is shown.
+        mesh: the devices that share each batch, see `core.parallel.data_mesh`; one device where None.
 
     Raises:
         ValueError: as `train.train` and `compression.run` do.
     """
     if isinstance(simulation.network, Recipe):
-        outcome = compression.run(simulation.network, simulation.arm, folder, root=root, console=console)
+        outcome = compression.run(simulation.network, simulation.arm, folder, root=root, console=console, mesh=mesh)
         return outcome.result.params
-    return train.train(simulation.network, folder, root=root, console=console).state.params
+    return train.train(simulation.network, folder, root=root, console=console, mesh=mesh).state.params
 
 
 def specified(simulation: Simulation) -> Callable[[Site], analog.Device | None]:
@@ -119,6 +126,7 @@ def fitted(
     training: train.Dataset,
     folder: Path,
     console: Console | None = None,
+    mesh: Mesh | None = None,
 ) -> Params:
     """The variables after training through the device; each step's key, so each step's chip, is its own.
 
@@ -129,6 +137,7 @@ def fitted(
         training: the split.
         folder: of checkpoints: the same call again goes on where it stopped.
         console: where progress is shown.
+        mesh: the devices that share each batch, see `core.parallel.data_mesh`; one device where None.
     """
     schedule, model = simulation.training, simulation.experiment.model
     if schedule.steps == 0:
@@ -151,6 +160,7 @@ def fitted(
         schedule.steps,
         folder=folder,
         console=console,
+        mesh=mesh,
     )
     return _calibrated(simulation, chosen, state.params, training.inputs)
 
@@ -269,6 +279,7 @@ def run(
     fresh: bool = False,
     root: str | Path | None = None,
     console: Console | None = None,
+    mesh: Mesh | None = None,
 ) -> Outcome:
     """Everything: reads or makes the network, fits it to the device, measures chips, variation and cost.
 
@@ -279,6 +290,7 @@ def run(
         fresh: whether to start over in a folder that holds a simulation.
         root: folder of data.
         console: where progress is shown; nowhere where None.
+        mesh: the devices that share each batch of training, see `core.parallel.data_mesh`; one device where None.
 
     Raises:
         ValueError: if the data are not there, a folder holds a run of other settings, or a loss is not finite.
@@ -287,7 +299,7 @@ def run(
     described = train.describe(simulation)
     if not fresh:
         run_report.check_folder(folder, described)
-    variables = network(simulation, Path(run_folder), root=root, console=console)
+    variables = network(simulation, Path(run_folder), root=root, console=console, mesh=mesh)
     data, model = simulation.experiment.data, simulation.experiment.model
     training, held_out = (train.load_split(data, split, root) for split in (data.train, data.test))
     held_out = _first(held_out, simulation.images)
@@ -297,7 +309,7 @@ def run(
             path.unlink()
     chosen = devices(simulation, variables, training.inputs)
     software = train.evaluate(model.apply, variables, *held_out.arrays)["accuracy"]
-    variables = fitted(simulation, chosen, variables, training, folder, console)
+    variables = fitted(simulation, chosen, variables, training, folder, console, mesh)
     chips = accuracies(simulation, chosen, variables, held_out, folder / "chips.json", console)
     measured, report = cost(simulation, chosen, variables, held_out, console)
     curve = {}

@@ -8,10 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from modicum import models
-from modicum.core import Key, Params
+from modicum.core import Key, Params, parallel
 from modicum.train import loop, metrics, report
 from modicum.train.batches import batches
 from modicum.train.config import DataConfig, Experiment, describe
@@ -115,8 +116,11 @@ def train(
     fresh: bool = False,
     root: str | Path | None = None,
     console: Console | None = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Trains and tests a model; the same call again goes on where a run stopped.
+
+    In several processes each calls it alike; the first one writes the folder.
 
     Args:
         config: the experiment.
@@ -125,12 +129,14 @@ def train(
         fresh: whether to start over in a folder that holds a run.
         root: folder of data, see `load`.
         console: where the progress bar is drawn; none where `None`.
+        mesh: the devices that share each batch, see `core.parallel.data_mesh`; one device where `None`.
 
     Returns:
         The trained state, and the numbers on the held-out split.
 
     Raises:
-        ValueError: if the data, the model or the folder do not fit the config, or the loss is not finite.
+        ValueError: if the data, the model or the folder do not fit the config, the batch does not split evenly over
+            the mesh, or the loss is not finite.
         loop.Interrupted: after SIGINT, when all is saved.
     """
     started = time.perf_counter()
@@ -145,8 +151,14 @@ def train(
     loss_fn = classification_loss(models.apply_training(config.model))
     step_fn = make_train_step(loss_fn, optimizer, has_aux=True)
     batch_fn = training_batches(config.data, training, order_key, config.batch)
+    if mesh is not None:
+        # before anything is written
+        parallel.shard(batch_fn, mesh)
     if folder is not None:
-        report.open_folder(folder, described, fresh=fresh)
+        parallel.wait("the folder is checked")
+        if parallel.first():
+            report.open_folder(folder, described, fresh=fresh)
+        parallel.wait("the folder is open")
     state = loop.fit(
         init_state(params, optimizer),
         step_fn,
@@ -155,6 +167,7 @@ def train(
         folder=folder,
         checkpoint_every=config.checkpoint_every,
         console=console,
+        mesh=mesh,
     )
     state = state._replace(params=calibrated(config.model, state.params, training.inputs))
     summary = {
@@ -168,7 +181,9 @@ def train(
         },
     }
     if folder is not None:
+        parallel.wait("the run is saved")
         lines = metrics.read(Path(folder) / "metrics.jsonl")[-100:]
         summary["train_loss_last_100"] = float(np.mean([line["loss"] for line in lines]))
+    if folder is not None and parallel.first():
         report.write_json(Path(folder) / "result.json", summary)
     return Result(state, {**summary, "seconds": round(time.perf_counter() - started, 1)})

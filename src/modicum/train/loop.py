@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from modicum.core import check, checkpoint, loops_on_device
+from modicum.core import check, checkpoint, loops_on_device, parallel
 from modicum.train import metrics
 from modicum.train.state import StepFn, TrainState
 
@@ -40,13 +41,19 @@ def default_steps_per_dispatch() -> int:
     return 50 if loops_on_device() else 1
 
 
-@functools.partial(jax.jit, static_argnames=("step_fn", "length"))
-def _advance(step_fn: StepFn, length: int, state: TrainState, batches: Any, until: Any) -> tuple[TrainState, Any]:
+@functools.partial(jax.jit, static_argnames=("step_fn", "length", "mesh"))
+def _advance(
+    step_fn: StepFn, length: int, mesh: Mesh | None, state: TrainState, batches: Any, until: Any
+) -> tuple[TrainState, Any]:
     """Steps up to `until`, at most `length`; metrics with a leading axis of steps, of which the first ones count.
 
     The bound is traced: one program makes a whole chunk and the rest of one, so that where a run was cut changes
     nothing in what is computed.
     """
+    return parallel.constrained(_steps(step_fn, length, state, batches, until), mesh)
+
+
+def _steps(step_fn: StepFn, length: int, state: TrainState, batches: Any, until: Any) -> tuple[TrainState, Any]:
     if length == 1:
         state, values = step_fn(state, batches(state.step))
         return state, jax.tree.map(lambda value: value[None], values)
@@ -112,7 +119,7 @@ class _Log:
         self.pending = []
         bad = metrics.first_not_finite(lines)
         good = lines if bad is None else [line for line in lines if line["step"] < bad[0]]
-        if self.folder is not None and good:
+        if self.folder is not None and good and parallel.first():
             metrics.append(self.folder / "metrics.jsonl", good)
         if bad is not None:
             step, name, value = bad
@@ -126,7 +133,7 @@ class _Log:
             raise ValueError(
                 f"parameters must be finite, got NaN or infinity after step {self.written}: {self._kept()}"
             )
-        if self.folder is not None and self.written > self.saved:
+        if self.folder is not None and self.written > self.saved and parallel.first():
             checkpoint.save(self.folder / "checkpoints", self.written, state)
         self.saved = self.written
 
@@ -148,8 +155,9 @@ def resume(state: TrainState, folder: str | Path) -> TrainState:
     """
     folder = Path(folder)
     found = checkpoint.restore(folder / "checkpoints", state)
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics.truncate(folder / "metrics.jsonl", 0 if found is None else found[0])
+    if parallel.first():
+        folder.mkdir(parents=True, exist_ok=True)
+        metrics.truncate(folder / "metrics.jsonl", 0 if found is None else found[0])
     return state if found is None else found[1]
 
 
@@ -163,6 +171,7 @@ def fit(
     checkpoint_every: int = 200,
     steps_per_dispatch: int | None = None,
     console: Console | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """Trains up to a step.
 
@@ -170,6 +179,10 @@ def fit(
     parameters and `metrics.jsonl` alike, wherever it was cut: batches are a function of the step, and all the rest is
     in the state. SIGINT finishes the steps of the current dispatch, saves, and raises `Interrupted`; a second one
     does not wait.
+
+    On a mesh the state lies whole on every device and each batch is split over them (`core.parallel`). Of several
+    processes, each calls `fit` alike, with the same folder where there is one; the first alone writes to it. SIGINT in
+    any of them stops all, after some steps.
 
     Args:
         state: the state before the first step.
@@ -181,13 +194,14 @@ def fit(
         checkpoint_every: steps between two checkpoints, at least 1; the last step has one, too.
         steps_per_dispatch: steps in one compiled loop, at least 1; see `default_steps_per_dispatch`.
         console: where the progress bar is drawn; none where `None`.
+        mesh: the devices, see `core.parallel.data_mesh`; one device where `None`.
 
     Returns:
-        The state after the last step.
+        The state after the last step, on one device.
 
     Raises:
         ValueError: if a metric or a parameter is not finite (the checkpoint before stays), an argument is out of
-            range, or the folder holds another run.
+            range, the folder holds another run, or a batch does not split evenly over the mesh.
         Interrupted: after SIGINT.
     """
     check.integer(1, steps=steps, checkpoint_every=checkpoint_every)
@@ -196,21 +210,29 @@ def fit(
     folder = None if folder is None else Path(folder)
     if not isinstance(batches, Partial):
         batches = Partial(batches)
+    if mesh is not None:
+        batches = parallel.shard(batches, mesh)
     if folder is not None:
         state = resume(state, folder)
+    if mesh is not None:
+        state = parallel.replicate(state, mesh)
     done = int(state.step)
     log = _Log(folder, done)
+    several = jax.process_count() > 1
     with _sigint() as interrupted, _progress(console) as progress:
         task = progress.add_task("training", total=max(steps, done), completed=done, note="")
-        while done < steps and not interrupted():
+        stopped = parallel.anywhere(interrupted())
+        while done < steps and not stopped:
             stop = min(done + length, steps, (done // checkpoint_every + 1) * checkpoint_every)
-            state, values = _advance(step_fn, length, state, batches, np.int32(stop))
+            state, values = _advance(step_fn, length, mesh, state, batches, np.int32(stop))
             log.pending.append((stop - done, values))
             done = stop
             if done % checkpoint_every == 0:
                 log.save(state)
             elif len(log.pending) >= _READ_EVERY:
                 log.flush()
+            if not several or not log.pending:
+                stopped = parallel.anywhere(interrupted())
             if not log.pending:
                 note = "  ".join(f"{name} {value:.4g}" for name, value in log.latest.items())
                 progress.update(task, completed=done, note=note)
@@ -218,7 +240,7 @@ def fit(
         progress.update(task, completed=done)
     if done < steps:
         raise Interrupted(done)
-    return state
+    return parallel.local(state)
 
 
 def _progress(console: Console | None) -> Progress:
