@@ -12,7 +12,7 @@ import modicum
 SOURCE = Path(modicum.__file__).parent
 PACKAGES = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
 EXTRAS = {"av", "constriction", "cryptography", "dcap_qvl", "flwr", "iree", "nir", "onnx", "safetensors", "skimage"}
-EXTRAS |= {"tensorboard", "tensorboardX"}
+EXTRAS |= {"ai_edge_litert", "litert_converter", "tensorboard", "tensorboardX"}
 """What extras bring."""
 LATER = {"array_record", "cv2", "matplotlib", "orbax", "scipy", "sklearn", "tensorflow", "tensorflow_datasets", "torch"}
 """What is installed with the core, or by the user, and heavy: imported by the call that needs it."""

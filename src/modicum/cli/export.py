@@ -3,7 +3,8 @@
 The network is that of `modicum compress`: a run folder that holds a finished run is read, any other is trained first.
 The bundle (`runs/export/<recipe>` unless `--bundle` says otherwise) holds portable StableHLO, the packed weights and
 the C program with its library; it is read back and checked on the held-out examples before the table of its kernels is
-printed. `--target aarch64-linux` or `aarch64-android` writes the library for a phone.
+printed. `--target aarch64-linux` or `aarch64-android` writes the library for a phone. `--litert` writes a LiteRT file
+besides, with dense weights (`pip install --no-deps litert-converter ai-edge-litert`).
 """
 
 import argparse
@@ -19,6 +20,7 @@ EXAMPLES = (
     "pattern/digits",
     "pattern/mnist --tune 60 --threads 2",
     "pattern/mnist --target aarch64-linux --bundle phone",
+    "pattern/digits --litert digits.tflite",
 )
 
 
@@ -32,6 +34,7 @@ def flags(argv: Sequence[str] | None, prog: str | None = None) -> argparse.Names
     parser.add_argument("--target", default="host", help="host, aarch64-linux or aarch64-android")
     parser.add_argument("--threads", type=int, default=1, help="threads of a call")
     parser.add_argument("--tune", type=float, default=0.0, metavar="SECONDS", help="time kernels to find the fastest")
+    parser.add_argument("--litert", metavar="FILE", type=Path, help="write a LiteRT file, too")
     return parser.parse_intermixed_args(argv)
 
 
@@ -56,9 +59,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             target=arguments.target,
             threads=arguments.threads,
             tuning_seconds=arguments.tune,
+            litert=arguments.litert,
             console=Console(stderr=True),
         )
         print(exported.report)
+        if arguments.litert is not None:
+            size = arguments.litert.stat().st_size
+            print(f"{arguments.litert}: {size:,} bytes, answers a held-out example as the network does")
         print(
             f"{exported.folder}: {100 * exported.accuracy:.2f}% of {exported.examples:,} held-out examples "
             f"(before compilation {100 * exported.accuracy_before:.2f}%), "
