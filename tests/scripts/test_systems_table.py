@@ -97,6 +97,18 @@ def test_verdicts_follow_from_the_numbers(bench, tmp_path):
         assert row.find(rows.reader(folder)).met is met
 
 
+def test_a_pipeline_that_is_collected_shows_its_last_stage(bench, tmp_path):
+    stages = [{"stage": "compressed", "figures": {"weights": 9}}, {"stage": "on forms", "figures": {"chips": 4}}]
+    made = {"commit": "abcdefghij", "machine": {"cores": 2, "backend": "cpu", "devices": ["cpu"]}}
+    (tmp_path / "pipelines.json").write_text(json.dumps({"spiking_chips": {"lines": stages, "versions": made}}))
+    lines = bench[1].table("pipelines", tmp_path).splitlines()
+    assert (
+        sum("| on forms: chips 4 | measured, no aim | `pipelines.py`, 2 cores | abcdefg |" in line for line in lines)
+        == 1
+    )
+    assert sum("not reached, because `modicum pipeline" in line for line in lines) == 4
+
+
 def test_chip_cost_is_the_cost_model_of_today(bench):
     """The JSON holds sums of tables: they may not lag behind the code."""
     import chip_cost
