@@ -48,11 +48,12 @@ digits, held_out = train.load("digits", "train"), train.load("digits", "test")
 model = SmallConvNet(widths=(16, 32))
 score = train.classification_loss(model.apply)
 optimizer = optax.adam(3e-3)
+steps = 300  # 10 in tests
 dense = train.fit(
     train.init_state(jax.jit(model.init)(jax.random.key(0), digits.inputs[:1]), optimizer),
     train.make_train_step(score, optimizer, has_aux=True),
     train.batches(digits.arrays, jax.random.key(1), 64),
-    300,
+    steps,
 ).params
 
 
@@ -126,7 +127,9 @@ except ValueError as refused:
 
 # %%
 sets = constraints.by_path({"Conv_1/kernel": constraints.nest(*members)})
-schedule = admm.CompressConfig(outer=12, inner=25, retrain=200)
+outer = 12  # 1 in tests
+retrain = 200  # 10 in tests
+schedule = admm.CompressConfig(outer=outer, inner=25, retrain=retrain)
 batches = train.batches(digits.arrays, jax.random.key(2), 64)
 
 
@@ -266,7 +269,7 @@ class Binary:
 
 scale = float(jnp.abs(kernel).mean())
 binary = constraints.by_path({"Conv_1/kernel": Binary(scale)})
-short = admm.CompressConfig(outer=8, inner=25, retrain=0)
+short = admm.CompressConfig(outer=outer, inner=25, retrain=0)
 result = admm.compress(loss_fn, dense, batches, binary, short)
 print(f"one bit a weight: {100 * accuracy(result.projected):.1f}% -> {100 * accuracy(result.params):.1f}%")
 print(result.report)

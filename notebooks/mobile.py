@@ -49,11 +49,12 @@ digits, held_out = train.load("digits", "train"), train.load("digits", "test")
 model = SmallConvNet(widths=(32, 64))
 score = train.classification_loss(model.apply)
 optimizer = optax.adam(2e-3)
+steps = 200  # 10 in tests
 dense = train.fit(
     train.init_state(jax.jit(model.init)(jax.random.key(0), digits.inputs[:1]), optimizer),
     train.make_train_step(score, optimizer, has_aux=True),
     train.batches(digits.arrays, jax.random.key(1), 32),
-    200,
+    steps,
 ).params
 library = constraints.natural_library(dense["params"]["Conv_1"]["kernel"], 8)
 shared = constraints.nest(constraints.Kernels(9, group=16), constraints.Patterns(library, group=16))
@@ -62,7 +63,7 @@ result = admm.one_shot(
     dense,
     train.batches(digits.arrays, jax.random.key(2), 32),
     constraints.by_path({"Conv_1/kernel": shared}),
-    admm.CompressConfig(outer=0, retrain=200),
+    admm.CompressConfig(outer=0, retrain=steps),
 )
 
 

@@ -1,8 +1,6 @@
 """Settings of a compression experiment: the dense run, the sets, the schedule."""
 
-import difflib
 import functools
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -181,20 +179,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ValueError: if there is no such file, it makes no recipe, or an override does not fit.
     """
-    make = train.read_config(path)
-    names = inspect.signature(make).parameters
-    mine = [text for text in overrides if text.partition("=")[0] in names]
-    arguments = {}
-    for text in mine:
-        name, _, value = text.partition("=")
-        arguments[name] = train.parse_value(name, value, names[name].annotation)
-    others = [text for text in overrides if text not in mine]
-    for text in others:
-        name = text.partition("=")[0]
-        near = difflib.get_close_matches(name, names, 1, 0.7)
-        if near and "." not in name:
-            raise ValueError(f"override must name a setting, got {name!r}: did you mean {near[0]!r}?")
-    recipe = make(**arguments)
+    recipe, others = train.configured(path, overrides)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"config() of {path} must return a Recipe, got {type(recipe).__name__}")
     return train.parse_overrides(recipe, others)

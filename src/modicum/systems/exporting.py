@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from modicum import interchange, mobile, train
+from modicum import mobile, train
 from modicum.core import Params
+from modicum.interchange import litert as litert_files
 from modicum.systems import compression
 from modicum.systems.compression_config import Recipe
 
@@ -88,12 +89,14 @@ def run(
         ValueError: as `compression.run`, `mobile.compile` and `interchange.to_litert` do.
         ImportError: for a LiteRT file, without its packages.
     """
+    if litert is not None:
+        litert_files.require()
     outcome = compression.run(recipe, arm, run_folder, root=root, console=console)
     held_out = train.load_split(recipe.dense.data, recipe.dense.data.test, root)
     settings = {"target": target, "threads": threads, "tuning_seconds": tuning_seconds}
     model, params = recipe.dense.model, outcome.result.params
     if litert is not None:
-        interchange.to_litert(lambda x: model.apply(params, x), held_out.inputs[:1], litert)
+        litert_files.to_litert(lambda x: model.apply(params, x), held_out.inputs[:1], litert)
     return export(model, params, outcome.result.constraints, held_out, bundle, **settings)
 
 

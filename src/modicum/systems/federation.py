@@ -67,10 +67,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> FederatedCon
     Raises:
         ValueError: if there is no such file, it does not define a federated run, or a setting does not fit.
     """
-    made = train.read_config(path)()
+    made, others = train.configured(path, overrides)
     if not isinstance(made, FederatedConfig):
         raise ValueError(f"config() of {path} must return a FederatedConfig, got {type(made).__name__}")
-    return train.parse_overrides(made, overrides)
+    return train.parse_overrides(made, others)
 
 
 def client_batches(

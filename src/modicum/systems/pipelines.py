@@ -3,7 +3,6 @@
 A pipeline is a frozen dataclass with `run(folder, root, console) -> list[Line]`; `run` below writes its lines.
 """
 
-import inspect
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -295,13 +294,7 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = ()) -> Any:
     Raises:
         ValueError: if there is no such file, it makes no pipeline, or an override names no argument.
     """
-    make = train.read_config(path)
-    names, arguments = inspect.signature(make).parameters, {}
-    for text in overrides:
-        name, _, value = text.partition("=")
-        check.one_of(tuple(names), override=name)
-        arguments[name] = train.parse_value(name, value, names[name].annotation)
-    made = make(**arguments)
+    made, _ = train.configured(path, overrides, settings=False)
     if not hasattr(made, "run"):
         raise ValueError(f"config() of {path} must return a pipeline, got {type(made).__name__}")
     return made

@@ -1,11 +1,9 @@
 """Settings of a network on simulated chips: which network, which device, how it is fitted to it, what is measured."""
 
-import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import optax
 
@@ -143,11 +141,7 @@ def load_simulation(path: str | Path, overrides: Sequence[str] = (), device: str
         ValueError: if there is no such file or device, or an override does not fit.
     """
     check.one_of(tuple(DEVICES), device=device)
-    make = train.read_config(path)
-    names = inspect.signature(make).parameters
-    mine = {text.partition("=")[0]: text.partition("=")[2] for text in overrides if text.partition("=")[0] in names}
-    arguments = {name: train.parse_value(name, text, names[name].annotation) for name, text in mine.items()}
-    made: Any = make(**arguments)
+    made, others = train.configured(path, overrides)
     if isinstance(made, train.Experiment | Recipe):
         architecture = "isaac" if device == "isaac" else "forms"
         made = Simulation(network=made, spec=DEVICES[device], architecture=architecture)
@@ -155,7 +149,7 @@ def load_simulation(path: str | Path, overrides: Sequence[str] = (), device: str
         raise ValueError(
             f"config() of {path} must return a Simulation, an Experiment or a Recipe, got {type(made).__name__}"
         )
-    return train.parse_overrides(made, [text for text in overrides if text.partition("=")[0] not in mine])
+    return train.parse_overrides(made, others)
 
 
 def device_name(simulation: Simulation) -> str:

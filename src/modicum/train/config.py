@@ -324,6 +324,34 @@ def read_config(path: str | Path) -> Callable[..., Any]:
     return checked
 
 
+def configured(path: str | Path, overrides: Sequence[str] = (), *, settings: bool = True) -> tuple[Any, list[str]]:
+    """What a config file's `config(...)` returns for the overrides that name its arguments, and the other overrides.
+
+    Args:
+        path: a Python file.
+        overrides: `name=value`; a name that `config` takes as an argument goes to it, `rate=29` for instance.
+        settings: whether others may follow, as settings of what is made, for `parse_overrides`.
+
+    Raises:
+        ValueError: if there is no such file, a value does not fit its argument, or a name without dots is near to that
+            of an argument but not equal (without `settings`: is no argument's).
+    """
+    make = read_config(path)
+    names, arguments, others = inspect.signature(make).parameters, {}, []
+    for text in overrides:
+        name, _, value = text.partition("=")
+        if name in names:
+            arguments[name] = parse_value(name, value, names[name].annotation)
+            continue
+        if not settings:
+            check.one_of(tuple(names), override=name)
+        near = difflib.get_close_matches(name, names, 1, 0.7)
+        if near and "." not in name:
+            raise ValueError(f"override must name a setting, got {name!r}: did you mean {near[0]!r}?")
+        others.append(text)
+    return make(**arguments), others
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
