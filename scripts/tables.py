@@ -100,10 +100,10 @@ def house_tables() -> str:
 
 
 def peer_tables() -> str:
-    """Networks read from torch and ONNX; `scripts/bench/torch_peers.py` measured them."""
+    """Networks from torch and to LiteRT; `scripts/bench/torch_peers.py` and `litert_files.py` measured them."""
     import house_tables
 
-    return house_tables.peer_table(RESULTS)
+    return house_tables.interchange_tables(RESULTS)
 
 
 def spiking_tables() -> str:

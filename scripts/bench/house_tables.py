@@ -1,4 +1,4 @@
-"""Markdown tables of import-time.json and torch-peers.json: what imports cost, and whose networks are read."""
+"""Markdown tables of import-time.json, torch-peers.json and litert-files.json: imports, and files of other houses."""
 
 import json
 from pathlib import Path
@@ -52,3 +52,23 @@ def peer_table(folder: Path) -> str:
     peers = ", ".join(f"{name} {version}" for name, version in stored["peers"].items())
     foot = f"Largest difference of outputs, relative to torch's largest; {peers}, {made_with(stored['versions'])}"
     return "\n".join([*lines, "", foot])
+
+
+def litert_table(folder: Path) -> str:
+    """LiteRT files of our networks; empty where nothing is measured."""
+    path = folder / "litert-files.json"
+    if not path.exists():
+        return ""
+    stored = json.loads(path.read_text())
+    lines = header(("network as a LiteRT file", "weights", "bytes", "difference", "seconds to make"))
+    for name, row in stored["rows"].items():
+        difference = f"{row['relative_difference']:.1e}{'' if row['same_classes'] else ', other classes'}"
+        lines.append(line((name, f"{row['weights']:,}", f"{row['bytes']:,}", difference, f"{row['seconds']:.1f}")))
+    packages = ", ".join(f"{name} {version}" for name, version in stored["packages"].items())
+    foot = f"Of LiteRT's interpreter from the network, relative; {packages}, {made_with(stored['versions'])}"
+    return "\n".join([*lines, "", foot])
+
+
+def interchange_tables(folder: Path) -> str:
+    """Both directions."""
+    return "\n\n".join(filter(None, (peer_table(folder), litert_table(folder))))

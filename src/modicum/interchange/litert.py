@@ -34,6 +34,16 @@ def _package(module: str) -> Any:
         ) from error
 
 
+def require() -> None:
+    """Refuses at once where long work would end without a file.
+
+    Raises:
+        ImportError: without `litert-converter` or `ai-edge-litert`.
+    """
+    _package("litert_converter.converter_api_ext")
+    _package("ai_edge_litert.interpreter")
+
+
 def _names(tree: Any, alone: str) -> list[str]:
     """Of the leaves in order: their paths; `alone` where the tree is one array."""
     if jax.tree.structure(tree).num_leaves == 1 and not isinstance(tree, Mapping | list | tuple):
@@ -145,7 +155,7 @@ def to_litert(
         array([[1., 1., 1., 1.]], dtype=float32)
     """
     check.finite_positive(tolerance=tolerance)
-    _package("litert_converter.converter_api_ext")
+    require()
     leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, example))
 
     def flat(*values: Any) -> tuple[Any, ...]:
