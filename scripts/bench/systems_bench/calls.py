@@ -162,7 +162,6 @@ ROWS = (
         "25 frames a second, 2x dense XLA",
         "video_speed.py",
         _frames,
-        missed="the stages of its table say where the time goes",
         absent="its script has no finished run yet",
     ),
 )

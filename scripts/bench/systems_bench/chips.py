@@ -141,7 +141,6 @@ FORMS = (
         "0.14 points at most",
         "chips.py",
         _forms_loss,
-        missed="where it is lost stands in the table of chips",
         absent=WAITS,
     ),
     Row(
