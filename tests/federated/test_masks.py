@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modicum.federated import chacha20_words, key_words, mask_words, openssl_words
+from modicum.federated import add_masks, chacha20_words, key_words, mask_words, openssl_words
 
 KEY = bytes(range(32))
 # RFC 8439: section 2.3.2, appendix A.1 vectors 1 and 2 (key, nonce, counter, block)
@@ -90,3 +90,16 @@ def test_bad_input_shows_no_secret():
         openssl_words(KEY, 4, bytes(16))
     with pytest.raises(ValueError, match="backend must be one of 'openssl', 'jax', got 'threefry'"):
         mask_words(KEY, 4, "threefry")
+
+
+@pytest.mark.parametrize("backend", ["openssl", "jax"])
+def test_masks_are_added_and_taken_off_as_their_words_say(backend):
+    """Over the end of a chunk; the vector that was given stays as it is."""
+    count = 2**15 + 5
+    vector = np.arange(count, dtype=np.uint32) * np.uint32(2654435761)
+    kept = vector.copy()
+    expected = vector + mask_words(KEY, count) - mask_words(bytes(32), count)
+    np.testing.assert_array_equal(add_masks(vector, [(KEY, False), (bytes(32), True)], backend), expected)
+    np.testing.assert_array_equal(vector, kept)
+    with pytest.raises(ValueError, match="key must be 32 bytes, got 3"):
+        add_masks(vector, [(b"abc", False)], backend)

@@ -17,7 +17,7 @@ from modicum.federated import (
     wire,
 )
 from modicum.federated.fixed_point import Encoded, FixedPointSpec, decode, decode_exact, encode, ring_sum
-from modicum.federated.masks import chacha20_words, key_words, mask_words, openssl_words
+from modicum.federated.masks import add_masks, chacha20_words, key_words, mask_words, openssl_words
 from modicum.federated.noise import discrete_gaussian, privacy_loss
 from modicum.federated.secagg_messages import RefusedError, SecAggSpec
 from modicum.federated.sefl import refuse_own_supports
@@ -30,6 +30,7 @@ __all__ = [
     "RefusedError",
     "SecAggSpec",
     "SeflSpec",
+    "add_masks",
     "attestation",
     "chacha20_words",
     "ciphers",

@@ -5,12 +5,16 @@ The package is imported when the first of them is called.
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from modicum.core import optional
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
+CHUNK_BYTES = 2**17
+"""What a core's own cache holds: a whole mask of millions of words is slower through memory than through the cipher."""
+_ZEROS = memoryview(bytes(CHUNK_BYTES))
 
 
 def _primitives(name: str) -> Any:
@@ -23,11 +27,15 @@ def _cryptography(name: str) -> Any:
     return optional.package(f"cryptography.{name}", "federated", "cryptography")
 
 
-def chacha20_stream(key: bytes, nonce: bytes, count: int) -> bytes:
-    """`count` bytes of key stream; the 16-byte nonce starts with the little-endian block counter."""
+def chacha20(key: bytes, nonce: bytes) -> Callable[[memoryview], None]:
+    """A key stream: each call writes its next bytes over a buffer of at most `CHUNK_BYTES`.
+
+    The 16-byte nonce starts with the little-endian block counter.
+    """
     ciphers = _primitives("ciphers")
     algorithm = _primitives("ciphers.algorithms").ChaCha20(key, nonce)
-    return ciphers.Cipher(algorithm, mode=None).encryptor().update(bytes(count))
+    encryptor = ciphers.Cipher(algorithm, mode=None).encryptor()
+    return lambda buffer: encryptor.update_into(_ZEROS[: len(buffer)], buffer)
 
 
 def derive(secret: bytes, info: bytes) -> bytes:

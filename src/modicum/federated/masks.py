@@ -7,6 +7,8 @@
 JAX's own generators are no ciphers (threefry's key has 64 bits) and make no masks here.
 """
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +16,14 @@ from jax import lax
 from jaxtyping import Array, UInt32
 
 from modicum.core import check
-from modicum.federated.ciphers import chacha20_stream
+from modicum.federated import ciphers
 
 BACKENDS = ("openssl", "jax")
 
 _CONSTANTS = np.frombuffer(b"expand 32-byte k", "<u4").astype(np.uint32)
 _WORDS = 16
 """Words of one block."""
+_CHUNK = ciphers.CHUNK_BYTES // 4
 ZERO_NONCE = bytes(12)
 """Enough where a key makes one stream only, as every mask key does."""
 
@@ -101,9 +104,10 @@ def openssl_words(key: bytes, count: int, nonce: bytes = ZERO_NONCE, counter: in
     _check_length(count, counter)
     check_bytes(32, key=key)
     check_bytes(12, nonce=nonce)
-    return np.frombuffer(chacha20_stream(key, counter.to_bytes(4, "little") + nonce, 4 * count), "<u4").astype(
-        np.uint32
-    )
+    stream, words = ciphers.chacha20(key, counter.to_bytes(4, "little") + nonce), np.empty(count, "<u4")
+    for start in range(0, count, _CHUNK):
+        stream(words[start : start + _CHUNK].data.cast("B"))
+    return words.astype(np.uint32, copy=False)
 
 
 def mask_words(key: bytes, count: int, backend: str = "openssl") -> UInt32[np.ndarray, " count"]:
@@ -121,6 +125,47 @@ def mask_words(key: bytes, count: int, backend: str = "openssl") -> UInt32[np.nd
     if backend == "openssl":
         return openssl_words(key, count)
     return np.asarray(_jitted_words(key_words(key), count, None, 0))
+
+
+def add_masks(
+    vector: UInt32[np.ndarray, " count"], masks: Iterable[tuple[bytes, bool]], backend: str = "openssl"
+) -> UInt32[np.ndarray, " count"]:
+    """A vector plus the masks of some keys, mod 2^32: the sum of `mask_words`, but no mask is ever in memory whole.
+
+    Args:
+        vector: numbers to be hidden, or to be laid open.
+        masks: 32 secret bytes each, and whether the mask is taken off in place of added.
+        backend: as for `mask_words`.
+
+    Returns:
+        A new vector.
+
+    Raises:
+        ValueError: as `mask_words`.
+
+    Example:
+        >>> hidden = add_masks(np.arange(3, dtype=np.uint32), [(bytes(32), False)], "jax")
+        >>> add_masks(hidden, [(bytes(32), True)], "jax").tolist()
+        [0, 1, 2]
+    """
+    check.one_of(BACKENDS, backend=backend)
+    _check_length(vector.size, 0)
+    total, keyed = np.array(vector, np.uint32), [(key, np.subtract if off else np.add) for key, off in masks]
+    for key, _ in keyed:
+        check_bytes(32, key=key)
+    if backend == "jax":
+        for key, combine in keyed:
+            combine(total, mask_words(key, total.size, backend), out=total)
+        return total
+    streams = [(ciphers.chacha20(key, bytes(16)), combine) for key, combine in keyed]
+    words = np.empty(_CHUNK, "<u4")
+    for start in range(0, total.size, _CHUNK):
+        part = total[start : start + _CHUNK]
+        mask = words[: part.size]
+        for stream, combine in streams:
+            stream(mask.data.cast("B"))
+            combine(part, mask, out=part)
+    return total
 
 
 def key_words(key: bytes) -> UInt32[Array, " 8"]:

@@ -10,6 +10,7 @@ from jaxtyping import UInt32
 
 from modicum.federated import ciphers
 from modicum.federated import field as prime_field
+from modicum.federated.masks import add_masks
 from modicum.federated.secagg_messages import (
     SERVER,
     Advertise,
@@ -32,9 +33,9 @@ from modicum.federated.secagg_messages import (
     committed,
     consented,
     own_vector,
-    pair_mask,
+    pair_key,
     roster_digest,
-    self_mask,
+    self_key,
 )
 
 SHARE_BYTES = 4 * prime_field.LIMBS
@@ -208,7 +209,7 @@ def _mask(spec: SecAggSpec, state: ClientState, message: Delivery) -> tuple[Clie
             f"client {me} got shares that make {len(senders) + 1} clients, fewer than the threshold {spec.threshold}"
         )
     shares = dict(state.shares)
-    total = vector + self_mask(spec, me, secrets.seed)
+    masks = [(self_key(spec, me, secrets.seed), False)]
     for sender in sorted(senders):
         member = state.roster[sender]
         key = _share_key(spec, secrets.cipher, sender, me, member.cipher_key)
@@ -218,7 +219,8 @@ def _mask(spec: SecAggSpec, state: ClientState, message: Delivery) -> tuple[Clie
             raise RefusedError(f"client {me} got bad shares of client {sender}: {error}") from None
         if len(shares[sender]) != 2 * SHARE_BYTES:
             raise RefusedError(f"client {me} got shares of client {sender} of another length")
-        total += pair_mask(spec, secrets.mask, me, sender, member.mask_key)
+        masks.append(pair_key(spec, secrets.mask, me, sender, member.mask_key))
+    total = add_masks(vector, masks, spec.backend)
     state = replace(state, stage="consent", vector=None, secrets=None, shares=shares)
     return state, {SERVER: MaskedInput(spec.round_id, me, total)}
 

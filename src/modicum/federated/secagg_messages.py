@@ -10,7 +10,7 @@ from jaxtyping import UInt32
 
 from modicum.core import check
 from modicum.federated import ciphers
-from modicum.federated.masks import BACKENDS, mask_words
+from modicum.federated.masks import BACKENDS
 
 SERVER = -1
 """The server's address in an outbox; clients are numbered from 0."""
@@ -261,15 +261,13 @@ def committed(spec: SecAggSpec, client: int, seed: bytes) -> bytes:
     return ciphers.digest(b"seed", spec.label(b"seed", client), seed)
 
 
-def self_mask(spec: SecAggSpec, client: int, seed: bytes) -> UInt32[np.ndarray, " dimension"]:
-    """The mask that a client takes off only by the others' shares of its seed."""
-    return mask_words(ciphers.derive(seed, spec.label(b"self mask", client)), spec.dimension, spec.backend)
+def self_key(spec: SecAggSpec, client: int, seed: bytes) -> bytes:
+    """The key of the mask that a client takes off only by the others' shares of its seed."""
+    return ciphers.derive(seed, spec.label(b"self mask", client))
 
 
-def pair_mask(
-    spec: SecAggSpec, secret: bytes, owner: int, peer: int, peer_key: bytes
-) -> UInt32[np.ndarray, " dimension"]:
-    """The mask that `owner` adds for `peer`: the negative of the one `peer` adds for `owner`.
+def pair_key(spec: SecAggSpec, secret: bytes, owner: int, peer: int, peer_key: bytes) -> tuple[bytes, bool]:
+    """The key of the mask between two, and whether `owner` takes it off where `peer` adds it; for `masks.add_masks`.
 
     Args:
         spec: the round.
@@ -283,5 +281,4 @@ def pair_mask(
     """
     first, second = sorted((owner, peer))
     key = ciphers.derive(ciphers.agree(secret, peer_key), spec.label(b"pair mask", first, second))
-    words = mask_words(key, spec.dimension, spec.backend)
-    return words if owner < peer else np.negative(words)
+    return key, owner > peer

@@ -10,6 +10,7 @@ from jaxtyping import UInt32
 
 from modicum.federated import ciphers
 from modicum.federated import field as prime_field
+from modicum.federated.masks import add_masks
 from modicum.federated.secagg_client import SHARE_BYTES, padded
 from modicum.federated.secagg_messages import (
     Advertise,
@@ -28,8 +29,8 @@ from modicum.federated.secagg_messages import (
     checked_roster,
     committed,
     consented,
-    pair_mask,
-    self_mask,
+    pair_key,
+    self_key,
 )
 
 ServerStage = Literal["advertise", "share", "mask", "consent", "open", "done"]
@@ -169,18 +170,17 @@ def _unmask(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerS
             raise RefusedError(f"the server got shares of client {sender} for other clients than it asked for")
     secrets = _recovered(spec, openings)
     assert state.total is not None
-    total = state.total.copy()
+    masks = []
     for owner in state.survivors:
         if committed(spec, owner, secrets[owner]) != state.roster[owner].commitment:
             raise RefusedError(f"the shares of client {owner}'s seed are not those that it made: one was altered")
-        total -= self_mask(spec, owner, secrets[owner])
+        masks.append((self_key(spec, owner, secrets[owner]), True))
     for owner in dropped:
         if ciphers.public_key(secrets[owner]) != state.roster[owner].mask_key:
             raise RefusedError(f"the shares of client {owner}'s mask key are not those that it made: one was altered")
-        for peer in state.survivors:
-            # what the peer added for the owner is the negative of this
-            total += pair_mask(spec, secrets[owner], owner, peer, state.roster[peer].mask_key)
-    return replace(state, stage="done", total=total), {}
+        # what the peer added for the owner is the negative of this
+        masks += [pair_key(spec, secrets[owner], owner, peer, state.roster[peer].mask_key) for peer in state.survivors]
+    return replace(state, stage="done", total=add_masks(state.total, masks, spec.backend)), {}
 
 
 def _recovered(spec: SecAggSpec, openings: Mapping[int, Opening]) -> dict[int, bytes]:

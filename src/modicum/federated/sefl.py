@@ -43,6 +43,7 @@ from jaxtyping import Bool, UInt32
 
 from modicum.core import check
 from modicum.federated import ciphers, wire
+from modicum.federated.masks import add_masks
 from modicum.federated.secagg_messages import RefusedError, own_vector
 from modicum.federated.sefl_messages import (
     AGGREGATOR,
@@ -57,7 +58,6 @@ from modicum.federated.sefl_messages import (
     check_seed,
     open_seed,
     seal_seed,
-    seed_mask,
     server_noise,
     unpacked,
 )
@@ -140,7 +140,7 @@ def client_step(spec: SeflSpec, state: ClientState, inbox: Inbox, randomness: by
         raise ValueError(f"randomness must be at least 32 bytes, got {len(randomness)}")
     seed = ciphers.derive(randomness, spec.label(b"mask seed", state.client))
     ephemeral = ciphers.derive(randomness, spec.label(b"ephemeral", state.client))
-    masked = wire.pack(state.vector + seed_mask(spec, seed), spec.bits)
+    masked = wire.pack(add_masks(state.vector, [(seed, False)], spec.backend), spec.bits)
     sealed = seal_seed(spec, state.client, state.identity, ephemeral, seed)
     return replace(state, vector=None), {AGGREGATOR: Submission(spec.round_id, state.client, masked, sealed)}
 
@@ -181,7 +181,7 @@ def aggregator_step(
 def _collect(spec: SeflSpec, state: AggregatorState, inbox: Inbox) -> AggregatorState:
     seeds = dict(state.seeds)
     keys = {sealed.key for sealed in seeds.values()}
-    total = np.zeros(spec.dimension, np.uint32) if state.total is None else state.total.copy()
+    total = state.total
     for message in inbox:
         if not isinstance(message, Submission):
             raise RefusedError(f"the aggregator awaits submissions, got {type(message).__name__}")
@@ -194,7 +194,11 @@ def _collect(spec: SeflSpec, state: AggregatorState, inbox: Inbox) -> Aggregator
         check_seed(spec, sealed, "the aggregator")
         if sealed.key in keys:
             raise RefusedError(f"the aggregator got a key from client {sender} that another client uses")
-        total += unpacked(spec, message.masked, "the aggregator", f"client {sender}")
+        vector = unpacked(spec, message.masked, "the aggregator", f"client {sender}")
+        # a new array at first: the old state stays as it is
+        total = (
+            np.array(vector) if total is None else np.add(total, vector, out=None if total is state.total else total)
+        )
         seeds[sender] = sealed
         keys.add(sealed.key)
     return replace(state, seeds=seeds, total=total)
@@ -252,8 +256,7 @@ def provider_step(
         )
     seeds = _opened(spec, state.secret, request.seeds)
     total = -server_noise(spec, randomness, b"provider noise")
-    for seed in seeds.values():
-        total += seed_mask(spec, seed)
+    total = add_masks(total, [(seed, False) for seed in seeds.values()], spec.backend)
     answer = MaskSum(spec.round_id, tuple(sorted(seeds)), wire.pack(total, spec.bits))
     return replace(state, opened=spec.round_id), {AGGREGATOR: answer}
 
