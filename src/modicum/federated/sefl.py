@@ -195,10 +195,13 @@ def _collect(spec: SeflSpec, state: AggregatorState, inbox: Inbox) -> Aggregator
         if sealed.key in keys:
             raise RefusedError(f"the aggregator got a key from client {sender} that another client uses")
         vector = unpacked(spec, message.masked, "the aggregator", f"client {sender}")
-        # a new array at first: the old state stays as it is
-        total = (
-            np.array(vector) if total is None else np.add(total, vector, out=None if total is state.total else total)
-        )
+        if total is None:
+            total = np.array(vector)
+        elif total is state.total:
+            # a new array: the old state stays as it is
+            total = total + vector
+        else:
+            total += vector
         seeds[sender] = sealed
         keys.add(sealed.key)
     return replace(state, seeds=seeds, total=total)
