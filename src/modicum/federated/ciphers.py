@@ -4,6 +4,7 @@ X25519 (RFC 7748), HKDF-SHA256 (RFC 5869), AES-256-GCM (NIST SP 800-38D), Ed2551
 The package is imported when the first of them is called.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -62,20 +63,32 @@ def public_key(secret: bytes) -> bytes:
     return _primitives("asymmetric.x25519").X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
+def agreeing(secret: bytes) -> Callable[[bytes], bytes]:
+    """`agree` of one secret with many peers; what it knows of the secret alone (its public key) is computed once."""
+    x25519 = _primitives("asymmetric.x25519")
+    private, public = x25519.X25519PrivateKey.from_private_bytes(secret), x25519.X25519PublicKey
+    return lambda peer: private.exchange(public.from_public_bytes(peer))
+
+
 def agree(secret: bytes, peer: bytes) -> bytes:
     """The X25519 shared secret; never use it without `derive`.
 
     Raises:
         ValueError: for a peer's key of low order, whose shared secret would be all zero.
     """
-    x25519 = _primitives("asymmetric.x25519")
-    return x25519.X25519PrivateKey.from_private_bytes(secret).exchange(x25519.X25519PublicKey.from_public_bytes(peer))
+    return agreeing(secret)(peer)
+
+
+@functools.lru_cache(maxsize=1)
+def _nobody() -> Callable[[bytes], bytes]:
+    """Agreement with a secret that everybody knows."""
+    return agreeing(bytes(range(32)))
 
 
 def is_usable(public: bytes) -> bool:
     """Whether an X25519 public key has the right length and no low order, so that others can agree with it."""
     try:
-        agree(bytes(range(32)), public)
+        _nobody()(public)
     except ValueError:
         return False
     return True

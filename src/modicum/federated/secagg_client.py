@@ -1,6 +1,6 @@
 """The client of SecAgg: five steps, each of which may refuse."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -162,12 +162,12 @@ def _share(spec: SecAggSpec, state: ClientState, message: Roster, randomness: by
     # bound to the roster: a second run with the same randomness and other peers must not meet the same numbers
     context = roster_digest(roster)
     shares = _split(spec, secrets, ciphers.derive(randomness, spec.label(b"polynomial", me) + context))
-    ciphertexts = {}
+    ciphertexts, agree = {}, ciphers.agreeing(secrets.cipher)
     for peer, member in roster.items():
         if peer == me:
             continue
         nonce = ciphers.derive(randomness, spec.label(b"nonce", me, peer) + context)[: ciphers.NONCE_BYTES]
-        key = _share_key(spec, secrets.cipher, me, peer, member.cipher_key)
+        key = _share_key(spec, agree, me, peer, member.cipher_key)
         ciphertexts[peer] = ciphers.seal(key, nonce, shares[peer], spec.label(b"share", me, peer))
     state = replace(state, stage="mask", roster=roster, shares={me: shares[me]})
     return state, {SERVER: SealedShares(spec.round_id, me, ciphertexts)}
@@ -190,9 +190,11 @@ def padded(clients: int) -> int:
     return max(16, 1 << (clients - 1).bit_length())
 
 
-def _share_key(spec: SecAggSpec, secret: bytes, sender: int, recipient: int, peer_key: bytes) -> bytes:
+def _share_key(
+    spec: SecAggSpec, agree: Callable[[bytes], bytes], sender: int, recipient: int, peer_key: bytes
+) -> bytes:
     """The key under which `sender` seals shares for `recipient`."""
-    return ciphers.derive(ciphers.agree(secret, peer_key), spec.label(b"share key", sender, recipient))
+    return ciphers.derive(agree(peer_key), spec.label(b"share key", sender, recipient))
 
 
 def _mask(spec: SecAggSpec, state: ClientState, message: Delivery) -> tuple[ClientState, Outbox]:
@@ -210,16 +212,17 @@ def _mask(spec: SecAggSpec, state: ClientState, message: Delivery) -> tuple[Clie
         )
     shares = dict(state.shares)
     masks = [(self_key(spec, me, secrets.seed), False)]
+    agree, agree_on_masks = ciphers.agreeing(secrets.cipher), ciphers.agreeing(secrets.mask)
     for sender in sorted(senders):
         member = state.roster[sender]
-        key = _share_key(spec, secrets.cipher, sender, me, member.cipher_key)
+        key = _share_key(spec, agree, sender, me, member.cipher_key)
         try:
             shares[sender] = ciphers.unseal(key, message.ciphertexts[sender], spec.label(b"share", sender, me))
         except ValueError as error:
             raise RefusedError(f"client {me} got bad shares of client {sender}: {error}") from None
         if len(shares[sender]) != 2 * SHARE_BYTES:
             raise RefusedError(f"client {me} got shares of client {sender} of another length")
-        masks.append(pair_key(spec, secrets.mask, me, sender, member.mask_key))
+        masks.append(pair_key(spec, agree_on_masks, me, sender, member.mask_key))
     total = add_masks(vector, masks, spec.backend)
     state = replace(state, stage="consent", vector=None, secrets=None, shares=shares)
     return state, {SERVER: MaskedInput(spec.round_id, me, total)}

@@ -1,7 +1,7 @@
 """What the parties of SecAgg agree on beforehand, send each other and derive alike; `secagg` tells the protocol."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -266,12 +266,14 @@ def self_key(spec: SecAggSpec, client: int, seed: bytes) -> bytes:
     return ciphers.derive(seed, spec.label(b"self mask", client))
 
 
-def pair_key(spec: SecAggSpec, secret: bytes, owner: int, peer: int, peer_key: bytes) -> tuple[bytes, bool]:
+def pair_key(
+    spec: SecAggSpec, agree: Callable[[bytes], bytes], owner: int, peer: int, peer_key: bytes
+) -> tuple[bytes, bool]:
     """The key of the mask between two, and whether `owner` takes it off where `peer` adds it; for `masks.add_masks`.
 
     Args:
         spec: the round.
-        secret: X25519 secret of the owner's mask key.
+        agree: `ciphers.agreeing` of the secret of the owner's mask key.
         owner: who adds it.
         peer: with whom it is shared.
         peer_key: the peer's public mask key.
@@ -280,5 +282,5 @@ def pair_key(spec: SecAggSpec, secret: bytes, owner: int, peer: int, peer_key: b
         ValueError: for a key of low order, which agrees with nobody.
     """
     first, second = sorted((owner, peer))
-    key = ciphers.derive(ciphers.agree(secret, peer_key), spec.label(b"pair mask", first, second))
+    key = ciphers.derive(agree(peer_key), spec.label(b"pair mask", first, second))
     return key, owner > peer

@@ -178,8 +178,9 @@ def _unmask(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerS
     for owner in dropped:
         if ciphers.public_key(secrets[owner]) != state.roster[owner].mask_key:
             raise RefusedError(f"the shares of client {owner}'s mask key are not those that it made: one was altered")
+        agree = ciphers.agreeing(secrets[owner])
         # what the peer added for the owner is the negative of this
-        masks += [pair_key(spec, secrets[owner], owner, peer, state.roster[peer].mask_key) for peer in state.survivors]
+        masks += [pair_key(spec, agree, owner, peer, state.roster[peer].mask_key) for peer in state.survivors]
     return replace(state, stage="done", total=add_masks(state.total, masks, spec.backend)), {}
 
 
