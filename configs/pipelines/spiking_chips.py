@@ -45,6 +45,7 @@ def config(
         network=network,
         spec=analog.CrossbarSpec(encoding="polarized", weight_bits=4, sigma=0.1),
         quantile=0.999,
+        variations=(0.0, 0.05),
         chips=chips,
         images=images,
         batch=min(500, images),

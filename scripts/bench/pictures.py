@@ -1,14 +1,13 @@
 """Pictures of the README that belong to no single bench, from results JSON: `python scripts/bench/pictures.py`.
 
-Writes accuracy.png (compressed networks: `accuracy-*.json`, of scripts/bench/accuracy.py) and chips.png (simulated
-chips: `quickstart-*.json`) beside the JSON. The same JSON gives the same bytes.
-
-`--call FOLDER` also takes the figure of a finished `modicum call demo --run FOLDER` in, as call.png.
+Writes accuracy.png (compressed networks: `accuracy-*.json`, of scripts/bench/accuracy.py), chips.png (simulated
+chips: `quickstart-*.json`) and call.png (the last picture of `notebooks/conference.ipynb`, as it was run) beside the
+JSON. The same results give the same bytes.
 """
 
 import argparse
+import base64
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from modicum import command
 from modicum.systems import drawing
 
 RESULTS = Path(__file__).parent / "results"
+PAGES = Path(__file__).parents[2] / "notebooks"
 ARMS = {"admm": ("ADMM", "tab:blue", "o"), "one_shot": ("one-shot", "tab:orange", "s")}
 
 
@@ -96,17 +96,23 @@ def draw_chips(names: tuple[str, ...], path: Path) -> None:
     drawing.save(figure, path)
 
 
+def last_picture(page: Path) -> bytes:
+    """The PNG that a rendered notebook shows last."""
+    outputs = [output for cell in json.loads(page.read_text())["cells"] for output in cell.get("outputs", ())]
+    pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", ())]
+    if not pictures:
+        raise ValueError(f"page must show a picture, got {page}: run scripts/notebooks.py")
+    return base64.b64decode(pictures[-1])
+
+
 def main() -> int:
     """Runs the command; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Draws pictures of the README from results JSON.")
-    parser.add_argument("--call", type=Path, metavar="FOLDER", help="of a finished `modicum call demo`")
-    arguments = parser.parse_args()
+    argparse.ArgumentParser(description="Draws pictures of the README from results.").parse_args()
 
     def work() -> None:
         draw_accuracy(("mnist", "spoken_digit", "cifar10"), RESULTS / "accuracy.png")
         draw_chips(("digits", "mnist"), RESULTS / "chips.png")
-        if arguments.call is not None:
-            shutil.copyfile(arguments.call / "demo-page" / "figure.png", RESULTS / "call.png")
+        (RESULTS / "call.png").write_bytes(last_picture(PAGES / "conference.ipynb"))
 
     return command.exit_code(work, "is not saved")
 

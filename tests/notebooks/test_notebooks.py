@@ -72,3 +72,23 @@ def test_a_notebook_runs(path, tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_page_is_rendered_from_its_script_without_times(tmp_path, monkeypatch, capsys):
+    for name in ("jupytext", "nbconvert", "ipykernel"):
+        pytest.importorskip(name)
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import notebooks
+
+    script = tmp_path / "page.py"
+    script.write_text("# %% [markdown]\n# # A page\n\n# %%\nprint(6 * 7)\n")
+    page = json.loads(notebooks.rendered(script))
+    assert [("".join(cell["source"])) for cell in page["cells"]] == ["# A page", "print(6 * 7)"]
+    assert page["cells"][1]["outputs"][0]["text"] == ["42\n"]
+    assert [cell["id"] for cell in page["cells"]] == ["cell-0", "cell-1"]
+    assert all(cell["metadata"] == {} for cell in page["cells"])
+    # an answer of its own to interrupts would stay behind
+    monkeypatch.setattr(notebooks.command, "stop_at_once_on_interrupt", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["notebooks.py", "spikng"])
+    assert notebooks.main() == 2
+    assert "notebooks.py: name must be one of" in capsys.readouterr().err
