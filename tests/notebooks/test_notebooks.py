@@ -33,7 +33,7 @@ def shortened(text):
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in SCRIPTS} >= {"analog", "constraints", "federated", "mobile", "spiking"}
+    assert {path.stem for path in SCRIPTS} >= {"analog", "conference", "constraints", "federated", "mobile", "spiking"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
