@@ -82,9 +82,9 @@ def test_a_page_is_rendered_from_its_script_without_times(tmp_path, monkeypatch,
 
     script = tmp_path / "page.py"
     script.write_text("# %% [markdown]\n# # A page\n\n# %%\nprint(6 * 7)\n")
-    page = json.loads(notebooks.rendered(script))
-    assert [("".join(cell["source"])) for cell in page["cells"]] == ["# A page", "print(6 * 7)"]
-    assert page["cells"][1]["outputs"][0]["text"] == ["42\n"]
+    page = notebooks.rendered(script)
+    assert [cell["source"] for cell in page["cells"]] == ["# A page", "print(6 * 7)"]
+    assert page["cells"][1]["outputs"][0]["text"] == "42\n"
     assert [cell["id"] for cell in page["cells"]] == ["cell-0", "cell-1"]
     assert all(cell["metadata"] == {} for cell in page["cells"])
     # an answer of its own to interrupts would stay behind
