@@ -60,10 +60,10 @@ def litert_table(folder: Path) -> str:
     if not path.exists():
         return ""
     stored = json.loads(path.read_text())
-    lines = header(("network as a LiteRT file", "weights", "bytes", "difference", "seconds to make"))
+    lines = header(("network as a LiteRT file", "weights", "bytes", "difference"))
     for name, row in stored["rows"].items():
         difference = f"{row['relative_difference']:.1e}{'' if row['same_classes'] else ', other classes'}"
-        lines.append(line((name, f"{row['weights']:,}", f"{row['bytes']:,}", difference, f"{row['seconds']:.1f}")))
+        lines.append(line((name, f"{row['weights']:,}", f"{row['bytes']:,}", difference)))
     packages = ", ".join(f"{name} {version}" for name, version in stored["packages"].items())
     foot = f"Of LiteRT's interpreter from the network, relative; {packages}, {made_with(stored['versions'])}"
     return "\n".join([*lines, "", foot])
