@@ -69,15 +69,9 @@ def mesh(arguments: argparse.Namespace) -> "Mesh | None":
     Raises:
         ValueError: if it is neither a number of devices that are there nor "all".
     """
-    if arguments.devices == "1":
-        return None
     from modicum.core import parallel
 
-    if arguments.devices == "all":
-        return parallel.data_mesh()
-    if not arguments.devices.isdecimal():
-        raise ValueError(f"devices must be a number or 'all', got {arguments.devices!r}")
-    return parallel.data_mesh(int(arguments.devices))
+    return parallel.named_mesh(arguments.devices)
 
 
 def join(arguments: argparse.Namespace) -> None:

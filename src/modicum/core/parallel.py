@@ -91,6 +91,22 @@ def data_mesh(devices: int | None = None) -> Mesh:
     return Mesh(np.array(every[:devices]), (AXIS,))
 
 
+def named_mesh(devices: str) -> Mesh | None:
+    """The mesh of a number as it is written, or of "all"; None for "1", which needs none.
+
+    Args:
+        devices: what a command line says.
+
+    Raises:
+        ValueError: if it is neither, or there are fewer devices.
+    """
+    if devices == "1":
+        return None
+    if devices != "all" and not devices.isdecimal():
+        raise ValueError(f"devices must be a number or 'all', got {devices!r}")
+    return data_mesh(None if devices == "all" else int(devices))
+
+
 def _placed(leaf: Any, sharding: NamedSharding) -> Any:
     if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
         return leaf

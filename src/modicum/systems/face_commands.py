@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from modicum.cli.arguments import mesh
 from modicum.conference import clips, codec, demonstration, quality
 from modicum.conference.call import CallSpec
 from modicum.conference.codec import FaceCodec
 from modicum.conference.receiver import receiver_init, receiver_step
 from modicum.conference.sender import sender_init, sender_step
-from modicum.core import check
+from modicum.core import check, parallel
 from modicum.systems import face_calls, face_codec, face_page
 from modicum.train import parse_value, read_config, report
 
@@ -46,7 +45,8 @@ def train(arguments: Namespace, console: Console | None) -> None:
     """Learns a face from the first three quarters of a video; the rest is left for `compare`."""
     config = read_config(arguments.config)(**_given(size=arguments.size, steps=arguments.steps))
     first, _ = clips.split(clips.read(arguments.video, config.spec.size))
-    params = face_codec.train_face([first], config, arguments.run / arguments.model.stem, console, mesh(arguments))
+    mesh = parallel.named_mesh(arguments.devices)
+    params = face_codec.train_face([first], config, arguments.run / arguments.model.stem, console, mesh)
     face_codec.save_model(arguments.model, codec.make_codec(config.spec, params, first))
     Console().print(f"{arguments.model}: a face at {config.spec.size} pixels, from {len(first)} frames")
 
@@ -146,7 +146,8 @@ def demo(arguments: Namespace, console: Console | None) -> None:
     """Learns the moving astronaut, and compares a call with her later seconds."""
     first, rest = clips.split(demonstration.clip(64, 24.0))
     config = read_config(arguments.config)(**_given(steps=arguments.steps))
-    params = face_codec.train_face([first], config, arguments.run / f"demo-{config.steps}", console, mesh(arguments))
+    mesh = parallel.named_mesh(arguments.devices)
+    params = face_codec.train_face([first], config, arguments.run / f"demo-{config.steps}", console, mesh)
     face = codec.make_codec(config.spec, params, first)
     face_codec.save_model(arguments.run / "astronaut.npz", face)
     spec = settings(arguments.settings)
