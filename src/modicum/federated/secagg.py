@@ -17,6 +17,14 @@ A client may drop at any stage; what is left must number the threshold each time
 revealed. A client that drops after `mask` is still in the sum. Never are both secrets of one client opened: who signs
 one set of survivors opens for no other, and more than half of the clients must have signed it.
 
+With `SecAggSpec.neighbours` this is SecAgg+: a client shares keys, shares and masks with its neighbours in a random
+regular graph alone, and the threshold counts among a client and its neighbours. Its work and its messages are then in
+proportion to them, but for the set of survivors, which everybody gets and signs whole, and the round's identities. A
+client checks in that set what it can: its neighbours, whether enough of them are in it, and whether enough have signed
+it. The server refuses where any client that has shared, dropped or not, is left with fewer. A server that deviates and
+has `m` of a client's neighbours on its side may invent drop-outs and split the sum, but each vector stays summed with
+`2 threshold - neighbours - 1 - m` honest ones of its neighbours at least.
+
 Each step is a pure function `(spec, state, inbox, randomness) -> (state, outbox)`, without sockets, clocks or
 generators of its own; `run_round` drives them in one process. Secrets come from the randomness that is passed in:
 32 bytes of `secrets.token_bytes` for each client and round.
@@ -28,11 +36,13 @@ get them, and a wrong opening stops the server until it is left out.
 
 Ours, beside the paper: the commitment to the seed, which finds out altered shares; shares are unsealed before the
 masked vector is sent, not at the end; a consent covers the roster too; the server's request names whom it takes for
-dropped, and is compared; the threshold is always more than half.
+dropped, and is compared; the threshold is always more than half; a client
+holds a share of its own secrets; with a graph, one signature on the whole set in place of one for each neighbour.
 
 Reference:
     Bonawitz et al., Practical Secure Aggregation for Privacy-Preserving Machine Learning (CCS 2017), figure 4 with the
-    parts for active adversaries.
+    parts for active adversaries. Bell, Bonawitz, Gascon, Lepoint and Raykova, Secure Single-Server Aggregation with
+    (Poly)Logarithmic Overhead (CCS 2020), for the graph.
 """
 
 from collections.abc import Sequence

@@ -156,12 +156,13 @@ def _advertise(spec: SecAggSpec, state: ClientState, randomness: bytes) -> tuple
 def _share(spec: SecAggSpec, state: ClientState, message: Roster, randomness: bytes) -> tuple[ClientState, Outbox]:
     me, secrets = state.client, state.secrets
     assert secrets is not None
-    roster = checked_roster(spec, message.members, f"client {me}")
+    roster = checked_roster(spec, message.members, f"client {me}", spec.graph[me])
     if roster.get(me) != state.roster[me]:
         raise RefusedError(f"client {me} got a roster without the keys it advertised")
     # bound to the roster: a second run with the same randomness and other peers must not meet the same numbers
     context = roster_digest(roster)
-    shares = _split(spec, secrets, ciphers.derive(randomness, spec.label(b"polynomial", me) + context))
+    made = _split(spec, secrets, ciphers.derive(randomness, spec.label(b"polynomial", me) + context))
+    shares = dict(zip(spec.graph[me], made, strict=False))
     ciphertexts, agree = {}, ciphers.agreeing(secrets.cipher)
     for peer, member in roster.items():
         if peer == me:
@@ -174,13 +175,13 @@ def _share(spec: SecAggSpec, state: ClientState, message: Roster, randomness: by
 
 
 def _split(spec: SecAggSpec, secrets: Secrets, key: bytes) -> list[bytes]:
-    """Shares of mask key and seed, one for every client."""
+    """Shares of mask key and seed, one for each client that is to hold one, and more."""
     # shapes in powers of two, so that rounds of other sizes compile nothing; rows of zeros change no polynomial
     secret = np.concatenate([prime_field.secret_to_limbs(each) for each in (secrets.mask, secrets.seed)])
     rows = prime_field.uniform_elements(key, (spec.threshold - 1) * secret.size, spec.backend)
     coefficients = np.zeros((padded(spec.threshold) - 1, secret.size), np.uint32)
     coefficients[: spec.threshold - 1] = rows.reshape(-1, secret.size)
-    points = jnp.arange(1, padded(spec.clients) + 1, dtype=jnp.uint32)
+    points = jnp.arange(1, padded(spec.sharing) + 1, dtype=jnp.uint32)
     shares = np.asarray(prime_field.split(jnp.asarray(secret), jnp.asarray(coefficients), points))
     return [share.astype("<u4").tobytes() for share in shares]
 
@@ -230,12 +231,15 @@ def _mask(spec: SecAggSpec, state: ClientState, message: Delivery) -> tuple[Clie
 
 def _consent(spec: SecAggSpec, state: ClientState, message: Survivors) -> tuple[ClientState, Outbox]:
     me, survivors = state.client, message.survivors
-    if list(survivors) != sorted(set(survivors)) or not set(survivors) <= set(state.shares):
+    known = set(survivors).intersection(spec.graph[me])
+    # of clients that are no neighbours of its own it can check no more than that there are such
+    held = known <= set(state.shares) and set(survivors) <= set(range(spec.clients))
+    if list(survivors) != sorted(set(survivors)) or not held:
         raise RefusedError(f"client {me} got survivors that are not distinct clients whose shares it holds, in order")
     if me not in survivors:
         raise RefusedError(f"client {me} is not among the survivors it is to sign")
-    if len(survivors) < spec.threshold:
-        raise RefusedError(f"client {me} got {len(survivors)} survivors, fewer than the threshold {spec.threshold}")
+    if len(known) < spec.threshold:
+        raise RefusedError(f"client {me} got {len(known)} survivors, fewer than the threshold {spec.threshold}")
     signature = ciphers.sign(state.identity, consented(spec, state.roster, survivors))
     return replace(state, stage="open", survivors=survivors), {SERVER: Consent(spec.round_id, me, signature)}
 
@@ -249,8 +253,9 @@ def _open(spec: SecAggSpec, state: ClientState, message: UnmaskRequest) -> tuple
         raise RefusedError(f"client {me} is asked to unmask another set of survivors than the one it signed")
     if set(message.dropped) != set(state.shares) - set(state.survivors):
         raise RefusedError(f"client {me} is asked for mask keys of other clients than those that dropped")
-    if not set(message.consents) <= set(state.survivors):
-        raise RefusedError(f"client {me} got signatures of clients that are not survivors")
+    known = set(state.survivors).intersection(state.shares)
+    if not set(message.consents) <= known:
+        raise RefusedError(f"client {me} got signatures of clients that are not survivors, or not its neighbours")
     if len(message.consents) < spec.threshold:
         raise RefusedError(
             f"client {me} got {len(message.consents)} signatures on the survivors, "
@@ -263,7 +268,7 @@ def _open(spec: SecAggSpec, state: ClientState, message: UnmaskRequest) -> tuple
     opening = Opening(
         spec.round_id,
         me,
-        seed_shares={owner: state.shares[owner][SHARE_BYTES:] for owner in state.survivors},
+        seed_shares={owner: state.shares[owner][SHARE_BYTES:] for owner in sorted(known)},
         key_shares={owner: state.shares[owner][:SHARE_BYTES] for owner in message.dropped},
     )
     return replace(state, stage="done", shares={}), {SERVER: opening}

@@ -11,6 +11,7 @@ from jaxtyping import UInt32
 from modicum.core import check
 from modicum.federated import ciphers
 from modicum.federated.masks import BACKENDS
+from modicum.federated.secagg_graph import check_neighbours, neighbours_of
 
 SERVER = -1
 """The server's address in an outbox; clients are numbered from 0."""
@@ -48,11 +49,16 @@ class SecAggSpec:
         dimension: length of the vectors, at least 1.
         threshold: clients that must stay to the end; more than half of them, so that no two sets of survivors can
             both find enough signatures, and at most all. Where up to `m` clients may side with the server, more than
-            `(clients + m) / 2`.
+            `(clients + m) / 2`. With `neighbours`, of a client and its neighbours: more than half, and more than
+            `(neighbours + 1 + m) / 2` where `m` of an honest client's neighbours may side with the server.
         identities: the clients' Ed25519 public keys (`ciphers.verify_key`), distinct, at least three: of two
             vectors, the sum tells each client the other's.
         model: what the vectors belong to; bound into every key and signature.
         backend: which ChaCha20 makes the masks on this machine, `openssl` or `jax`; parties may differ.
+        neighbours: None, where each client shares with all others; for SecAgg+, with how many it does, from 2 to
+            `clients - 1`, even where the number of clients is odd (`secagg_graph.graph_size`). Who is whose
+            neighbour follows from all that the round agrees on: who may choose a part of it must not know the rest,
+            or it could surround a client with its own.
 
     Raises:
         ValueError: naming the argument that does not fit.
@@ -64,6 +70,7 @@ class SecAggSpec:
     identities: tuple[bytes, ...]
     model: bytes = b""
     backend: str = "openssl"
+    neighbours: int | None = None
 
     def __post_init__(self) -> None:
         check.integer(0, 2**64 - 1, round_id=self.round_id)
@@ -72,17 +79,33 @@ class SecAggSpec:
         if any(len(key) != 32 for key in self.identities) or len(set(self.identities)) < len(self.identities):
             raise ValueError("identities must be distinct Ed25519 public keys of 32 bytes each")
         check.integer(3, clients=self.clients)
-        check.integer(self.clients // 2 + 1, self.clients, threshold=self.threshold)
+        if self.neighbours is not None:
+            check_neighbours(self.clients, self.neighbours)
+        check.integer(self.sharing // 2 + 1, self.sharing, threshold=self.threshold)
 
     @property
     def clients(self) -> int:
         """How many clients may take part."""
         return len(self.identities)
 
+    @property
+    def sharing(self) -> int:
+        """How many hold shares of one client's secrets, itself among them."""
+        return self.clients if self.neighbours is None else self.neighbours + 1
+
+    @functools.cached_property
+    def graph(self) -> tuple[Sequence[int], ...]:
+        """Each client and its neighbours, ascending: who hold shares of its secrets, at points 1, 2, ..."""
+        if self.neighbours is None:
+            return (range(self.clients),) * self.clients
+        around = neighbours_of(self.label(b"graph"), self.clients, self.neighbours)
+        return tuple(tuple(sorted([client, *others])) for client, others in enumerate(around.tolist()))
+
     @functools.cached_property
     def tag(self) -> bytes:
         """32 bytes that stand for this round and no other: bound into every key, signature and ciphertext."""
-        numbers = (self.round_id, self.dimension, self.threshold)
+        graph = () if self.neighbours is None else (self.neighbours,)
+        numbers = (self.round_id, self.dimension, self.threshold, *graph)
         packed = (number.to_bytes(8, "little") for number in numbers)
         return ciphers.digest(b"modicum secagg 1", self.model, *packed, *self.identities)
 
@@ -108,7 +131,7 @@ class Advertise:
 
 @dataclass(frozen=True)
 class Roster:
-    """Everyone's public keys, from the server."""
+    """Everyone's public keys, from the server; with a graph, a client's own and its neighbours'."""
 
     round_id: int
     members: tuple[Advertise, ...]
@@ -143,7 +166,7 @@ class MaskedInput:
 
 @dataclass(frozen=True)
 class Survivors:
-    """Whose masked vectors the server has: the sum will be over these."""
+    """Whose masked vectors the server has, everywhere in the graph: the sum will be over these."""
 
     round_id: int
     survivors: tuple[int, ...]
@@ -189,7 +212,9 @@ def advertised(spec: SecAggSpec, sender: int, cipher_key: bytes, mask_key: bytes
     return ciphers.digest(b"advertise", spec.label(b"advertise", sender), cipher_key, mask_key, commitment)
 
 
-def checked_roster(spec: SecAggSpec, members: Sequence[Advertise], who: str) -> dict[int, Advertise]:
+def checked_roster(
+    spec: SecAggSpec, members: Sequence[Advertise], who: str, allowed: Sequence[int]
+) -> dict[int, Advertise]:
     """The members by client, if they are who they say, differ, and are enough.
 
     Server and clients check alike, so that the server finds out whom the clients would refuse.
@@ -198,6 +223,7 @@ def checked_roster(spec: SecAggSpec, members: Sequence[Advertise], who: str) -> 
         spec: the round.
         members: at most one per client.
         who: who checks, for the message.
+        allowed: clients that may be in it.
 
     Raises:
         RefusedError: naming the member that does not fit.
@@ -205,8 +231,8 @@ def checked_roster(spec: SecAggSpec, members: Sequence[Advertise], who: str) -> 
     roster = {member.sender: member for member in members}
     if len(roster) < len(members):
         raise RefusedError(f"{who} got a roster that names a client twice")
-    if not all(0 <= sender < spec.clients for sender in roster):
-        raise RefusedError(f"{who} got a roster with clients that are not of this round")
+    if not set(roster) <= set(allowed):
+        raise RefusedError(f"{who} got a roster with clients that are not of this round, or not its neighbours")
     if len(roster) < spec.threshold:
         raise RefusedError(f"{who} got a roster of {len(roster)}, fewer than the threshold {spec.threshold}")
     for sender, member in roster.items():
@@ -226,7 +252,12 @@ def checked_roster(spec: SecAggSpec, members: Sequence[Advertise], who: str) -> 
 
 
 def consented(spec: SecAggSpec, roster: Mapping[int, Advertise], survivors: tuple[int, ...]) -> bytes:
-    """What the signature of a `Consent` covers: the set, and the keys that all signers saw."""
+    """What the signature of a `Consent` covers: the set, and the keys that all signers saw.
+
+    With a graph no two see the same keys; neighbours know each other's by the shares that they could unseal.
+    """
+    if spec.neighbours is not None:
+        return ciphers.digest(spec.label(b"consent"), np.array(survivors, "<u8").tobytes())
     return ciphers.digest(spec.label(b"consent", *survivors), roster_digest(roster))
 
 

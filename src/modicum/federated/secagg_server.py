@@ -1,6 +1,6 @@
 """The server of SecAgg: it relays, sums, and unmasks nothing but the sum."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -83,11 +83,14 @@ def server_step(
     return steps[state.stage](spec, state, inbox)
 
 
-def _by_sender(spec: SecAggSpec, inbox: Inbox, kind: type, allowed: Any) -> dict[int, Any]:
+def _by_sender(
+    spec: SecAggSpec, inbox: Inbox, kind: type, allowed: Any, owners: Sequence[int] | None = None
+) -> dict[int, Any]:
     """The messages of a stage by sender, in the order of senders.
 
     Raises:
-        RefusedError: unless they are of this kind and round, one each from allowed senders, and enough.
+        RefusedError: unless they are of this kind and round, one each from allowed senders, and enough; with a graph,
+            enough among those that hold shares of each owner's secrets. None: the senders are the owners.
     """
     received: dict[int, Any] = {}
     for message in inbox:
@@ -109,26 +112,41 @@ def _by_sender(spec: SecAggSpec, inbox: Inbox, kind: type, allowed: Any) -> dict
             f"the server got {len(received)} messages of kind {kind.__name__}, fewer than the threshold "
             f"{spec.threshold}"
         )
+    for owner in () if spec.neighbours is None else received if owners is None else owners:
+        near = len(received.keys() & spec.graph[owner])
+        if near < spec.threshold:
+            raise RefusedError(
+                f"the server got {near} messages of kind {kind.__name__} from client {owner} and its neighbours, fewer "
+                f"than the threshold {spec.threshold}"
+            )
     return dict(sorted(received.items()))
 
 
 def _gather_keys(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
     members = _by_sender(spec, inbox, Advertise, range(spec.clients))
-    roster = checked_roster(spec, list(members.values()), "the server")
-    message = Roster(spec.round_id, tuple(roster.values()))
-    return replace(state, stage="share", roster=roster), dict.fromkeys(roster, message)
+    roster = checked_roster(spec, list(members.values()), "the server", range(spec.clients))
+    everyone = Roster(spec.round_id, tuple(roster.values()))
+    outbox = dict.fromkeys(roster, everyone)
+    if spec.neighbours is not None:
+        for at in roster:
+            outbox[at] = Roster(spec.round_id, tuple(roster[near] for near in spec.graph[at] if near in roster))
+    return replace(state, stage="share", roster=roster), outbox
 
 
 def _deliver(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
     sealed = _by_sender(spec, inbox, SealedShares, state.roster)
     for sender, message in sealed.items():
-        if set(message.ciphertexts) != set(state.roster) - {sender}:
+        if set(message.ciphertexts) != (state.roster.keys() & spec.graph[sender]) - {sender}:
             raise RefusedError(f"the server got shares of client {sender} that are not one for each other client")
     outbox = {
         recipient: Delivery(
             spec.round_id,
             recipient,
-            {sender: message.ciphertexts[recipient] for sender, message in sealed.items() if sender != recipient},
+            {
+                sender: sealed[sender].ciphertexts[recipient]
+                for sender in spec.graph[recipient]
+                if sender in sealed and sender != recipient
+            },
         )
         for recipient in sealed
     }
@@ -136,7 +154,7 @@ def _deliver(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[Server
 
 
 def _add_up(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
-    masked = _by_sender(spec, inbox, MaskedInput, state.sharers)
+    masked = _by_sender(spec, inbox, MaskedInput, state.sharers, state.sharers)
     total = np.zeros(spec.dimension, np.uint32)
     for sender, message in masked.items():
         if message.vector.shape != total.shape or message.vector.dtype != np.uint32:
@@ -151,24 +169,33 @@ def _add_up(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerS
 
 
 def _request(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
-    consents = _by_sender(spec, inbox, Consent, state.survivors)
+    consents = _by_sender(spec, inbox, Consent, state.survivors, state.sharers)
     content = consented(spec, state.roster, state.survivors)
     for sender, message in consents.items():
         if not ciphers.is_signed(spec.identities[sender], message.signature, content):
             raise RefusedError(f"the server got a signature that client {sender} did not give for these survivors")
-    dropped = tuple(sorted(set(state.sharers) - set(state.survivors)))
-    signatures = {sender: message.signature for sender, message in consents.items()}
-    request = UnmaskRequest(spec.round_id, state.survivors, dropped, signatures)
-    return replace(state, stage="open", consenters=tuple(consents)), dict.fromkeys(consents, request)
+    dropped = set(state.sharers) - set(state.survivors)
+    outbox = {
+        recipient: UnmaskRequest(
+            spec.round_id,
+            state.survivors,
+            tuple(sorted(dropped.intersection(spec.graph[recipient]))),
+            {sender: consents[sender].signature for sender in spec.graph[recipient] if sender in consents},
+        )
+        for recipient in consents
+    }
+    return replace(state, stage="open", consenters=tuple(consents)), outbox
 
 
 def _unmask(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerState, Outbox]:
-    openings = _by_sender(spec, inbox, Opening, state.consenters)
+    openings = _by_sender(spec, inbox, Opening, state.consenters, state.sharers)
     dropped = sorted(set(state.sharers) - set(state.survivors))
     for sender, opening in openings.items():
-        if set(opening.seed_shares) != set(state.survivors) or set(opening.key_shares) != set(dropped):
+        around = set(spec.graph[sender])
+        asked = around.intersection(state.survivors), around.intersection(dropped)
+        if (set(opening.seed_shares), set(opening.key_shares)) != asked:
             raise RefusedError(f"the server got shares of client {sender} for other clients than it asked for")
-    secrets = _recovered(spec, openings)
+    secrets, survivors = _recovered(spec, openings), set(state.survivors)
     assert state.total is not None
     masks = []
     for owner in state.survivors:
@@ -180,34 +207,48 @@ def _unmask(spec: SecAggSpec, state: ServerState, inbox: Inbox) -> tuple[ServerS
             raise RefusedError(f"the shares of client {owner}'s mask key are not those that it made: one was altered")
         agree = ciphers.agreeing(secrets[owner])
         # what the peer added for the owner is the negative of this
-        masks += [pair_key(spec, agree, owner, peer, state.roster[peer].mask_key) for peer in state.survivors]
+        peers = [peer for peer in spec.graph[owner] if peer in survivors]
+        masks += [pair_key(spec, agree, owner, peer, state.roster[peer].mask_key) for peer in peers]
     return replace(state, stage="done", total=add_masks(state.total, masks, spec.backend)), {}
 
 
 def _recovered(spec: SecAggSpec, openings: Mapping[int, Opening]) -> dict[int, bytes]:
     """The opened secret of each client: seed of a survivor, mask key of a dropped one.
 
-    All in one interpolation, because all were shared at the same points; padded as the client's split is.
+    One interpolation for all whose shares come from the same points: without a graph, for all; padded as the client's
+    split is.
     """
-    first = next(iter(openings.values()))
-    owners = [*first.seed_shares, *first.key_shares]
-    room = padded(spec.clients)
-    points = np.zeros(room, np.uint32)
-    shares = np.zeros((room, room, prime_field.LIMBS), np.uint32)
-    for row, (sender, opening) in enumerate(openings.items()):
-        points[row] = sender + 1
-        opened = {**opening.seed_shares, **opening.key_shares}
-        for column, owner in enumerate(owners):
-            limbs = np.frombuffer(opened[owner], "<u4") if len(opened[owner]) == SHARE_BYTES else None
+    opened: dict[int, dict[int, bytes]] = {}
+    for sender, opening in openings.items():
+        for owner, share in (*opening.seed_shares.items(), *opening.key_shares.items()):
+            opened.setdefault(owner, {})[spec.graph[owner].index(sender) + 1] = share
+            limbs = np.frombuffer(share, "<u4") if len(share) == SHARE_BYTES else None
             if limbs is None or limbs.max() >= prime_field.PRIME:
                 raise RefusedError(f"the server got a share of client {owner} from client {sender} that is none")
-            shares[row, column] = limbs
-    flat = jnp.asarray(shares.reshape(room, -1))
-    limbs = np.asarray(prime_field.combine(flat, jnp.asarray(points), spec.threshold))
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for owner, shares in opened.items():
+        alike.setdefault(tuple(shares), []).append(owner)
     secrets = {}
-    for owner, row in zip(owners, limbs.reshape(room, -1), strict=False):
-        try:
-            secrets[owner] = prime_field.limbs_to_secret(row)
-        except ValueError:
-            raise RefusedError(f"the shares of client {owner} combine to no secret: one was altered") from None
+    for points, owners in alike.items():
+        limbs = _combined(spec, points, [[opened[owner][point] for owner in owners] for point in points])
+        for owner, row in zip(owners, limbs, strict=False):
+            try:
+                secrets[owner] = prime_field.limbs_to_secret(row)
+            except ValueError:
+                raise RefusedError(f"the shares of client {owner} combine to no secret: one was altered") from None
     return secrets
+
+
+def _combined(
+    spec: SecAggSpec, points: Sequence[int], shares: Sequence[Sequence[bytes]]
+) -> UInt32[np.ndarray, " owners limbs"]:
+    """The limbs of secrets that were shared at the same points, and rows of zeros; shares by point and owner."""
+    room, owners = padded(spec.sharing), len(shares[0])
+    held = np.zeros(room, np.uint32)
+    held[: len(points)] = points
+    table = np.zeros((room, padded(owners), prime_field.LIMBS), np.uint32)
+    table[: len(points), :owners] = np.frombuffer(b"".join(map(b"".join, shares)), "<u4").reshape(
+        -1, owners, table.shape[-1]
+    )
+    limbs = prime_field.combine(jnp.asarray(table.reshape(room, -1)), jnp.asarray(held), spec.threshold)
+    return np.asarray(limbs).reshape(-1, prime_field.LIMBS)
