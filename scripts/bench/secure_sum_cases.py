@@ -3,8 +3,9 @@
 python scripts/bench/secure_sum_cases.py             writes scripts/bench/results/secure-sum-cases.json (minutes)
 python scripts/bench/secure_sum_cases.py --tiny      a few, printed only
 
-SecAgg: 3 to 24 clients, of whom 0 to 40% drop at one of its five stages or spread over them. SEFL: 2 to 1,000 clients,
-of whom 0 to 40% drop, rings of 20 to 32 bits.
+SecAgg: 3 to 24 clients, of whom 0 to 40% drop at one of its five stages or spread over them; in a tenth of the cases
+each shares with a random number of neighbours alone. SEFL: 2 to 1,000 clients, of whom 0 to 40% drop, rings of 20 to
+32 bits.
 """
 
 import argparse
@@ -33,13 +34,19 @@ def secagg_case(case: int) -> str:
     clients = int(rng.integers(3, 25))
     keys, public = ours.identities(clients)
     threshold = clients // 2 + 1
-    spec = SecAggSpec(round_id=case, dimension=int(rng.integers(1, 50)), threshold=threshold, identities=public)
+    dimension, neighbours = int(rng.integers(1, 50)), None
+    if case % 20 in (0, 11):
+        neighbours = int(rng.integers(1, clients // 2 + 1)) * 2 if clients % 2 else int(rng.integers(2, clients))
+        threshold = (neighbours + 1) // 2 + 1
+    spec = SecAggSpec(round_id=case, dimension=dimension, threshold=threshold, identities=public, neighbours=neighbours)
     vectors = rng.integers(0, 2**32, (clients, spec.dimension), dtype=np.uint32)
     gone = rng.permutation(clients)[: int(rng.integers(0, int(0.4 * clients) + 1))]
     stages = np.full(clients, 5)
     stages[gone] = rng.integers(0, 5, gone.size) if case % 2 else int(rng.integers(0, 5))
     dropped = np.array([stages == stage for stage in range(5)])
-    enough = int((stages == 5).sum()) >= threshold
+    around = np.array([[at in near for at in range(clients)] for near in spec.graph])
+    started, kept = (around & (stages > 0)).sum(axis=1), (around & (stages > 4)).sum(axis=1)
+    enough = (started[stages > 0] >= threshold).all() and (kept[stages > 1] >= threshold).all()
     try:
         result = secagg.run_round(spec, vectors, keys, secrets_of(clients, case)[:clients], dropped)
     except RefusedError:
