@@ -73,7 +73,9 @@ def test_figures_are_those_of_the_json(bench):
         return json.loads((RESULTS / f"{name}.json").read_text())
 
     ratios = read("secure-sum")["ratios"]
-    assert f"| {ratios['hankel_32_faster']:.1f}x ({ratios['hankel_32_faster_million']:.1f}x) | reached |" in shown["sefl"]
+    assert (
+        f"| {ratios['hankel_32_faster']:.1f}x ({ratios['hankel_32_faster_million']:.1f}x) | reached |" in shown["sefl"]
+    )
     cells = [
         cell for name, cell in read("accuracy-mnist")["cells"].items() if name.startswith("unstructured, 71x | admm")
     ]
