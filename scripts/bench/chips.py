@@ -62,7 +62,7 @@ CELLS = (
         "CAP-RAM, one macro",
         "capram/mnist.py",
         "capram-mnist-net",
-        ("training.steps=12000", "chips=4", "variations=()"),
+        ("network.epochs=2", "training.steps=4000", "chips=4", "variations=()"),
         "capram",
         "98.8% of 500 images, as in software",
     ),
