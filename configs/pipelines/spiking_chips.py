@@ -33,7 +33,8 @@ def config(
     network = Recipe(
         dense=Experiment(
             data=DataConfig(name=data),
-            model=spiking_lenet(Carry(), residuals="reversible"),
+            # standardized weights would not lie in the sets that their kernels are constrained to
+            model=spiking_lenet(Carry(), residuals="reversible", normalize="none"),
             optimizer=OptimizerConfig(learning_rate=4e-3, warmup=100),
             epochs=epochs,
             batch=32,

@@ -4,10 +4,13 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from modicum.cli import pipeline as cli
+from modicum.constraints import Levels
+from modicum.spiking.networks import spiking_lenet
 from modicum.systems import frontier, pipelines
 from modicum.train import prepared
 
@@ -33,6 +36,19 @@ def test_a_spiking_network_without_a_tape_runs_on_two_kinds_of_chips(tmp_path):
     for device in ("on forms", "on capram"):
         assert found[device]["energy, nJ"] > 0
         assert found[device]["test examples"] == 10
+
+
+def test_weights_that_are_made_of_constrained_ones_are_refused(key):
+    sets = {"params": {"layer_0": {"synapse": {"kernel": Levels(4), "gain": None, "bias": None}}}}
+    inputs = jnp.zeros((1, 8, 8, 1))
+    for normalize in ("none", "weights"):
+        model = spiking_lenet(widths=(2, 2), steps=2, normalize=normalize)
+        params = model.init(key, inputs)
+        if normalize == "none":
+            pipelines.check_read_as_constrained(model.apply, params, sets, inputs)
+            continue
+        with pytest.raises(ValueError, match=r"made of params/layer_0/synapse/kernel: .* normalize='none'"):
+            pipelines.check_read_as_constrained(model.apply, params, sets, inputs)
 
 
 def test_a_privately_pruned_network_becomes_a_bundle(tmp_path):

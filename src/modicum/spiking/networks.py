@@ -10,7 +10,7 @@ from modicum.spiking.normalization import Normalized
 from modicum.spiking.populations import LIF
 from modicum.spiking.synapses import Convolution, Dense
 
-NORMALIZE = ("weights", "batch")
+NORMALIZE = ("weights", "batch", "none")
 DEFAULT_NEURON = LIF(leak=0.5)
 """What builders use unless told otherwise: its powers of two make `packed` bit-equal to autodiff."""
 
@@ -40,7 +40,8 @@ def chain(
         gain: initial standard deviation of a current, where the mean square of what comes in is 1.
         grid_bits: round the weights to multiples of `2**-grid_bits`, or None.
         normalize: "weights" standardizes the weights into neurons; "batch" normalizes their currents over the batch
-            and time (`Normalized`), which asks for `order="layer"`.
+            and time (`Normalized`), which asks for `order="layer"`; "none" leaves both as they are, for weights that
+            are to lie in a set.
 
     Returns:
         The layers.
@@ -56,10 +57,10 @@ def chain(
         raise ValueError(f"pools must hold one for each of {len(widths)} convolutions and one more, got {pools}")
     check.one_of(NORMALIZE, normalize=normalize)
     common: dict[str, Any] = {"bias": True, "grid_bits": grid_bits}
-    inner: dict[str, Any] = {**common, "standardize": True, "gain": gain}
+    inner: dict[str, Any] = {**common, "standardize": normalize == "weights", "gain": gain}
 
     def layer(kind: type[Convolution] | type[Dense], **settings: Any) -> Layer:
-        if normalize == "weights":
+        if normalize != "batch":
             return Layer(kind(**settings, **inner), neuron)
         return Layer(Normalized(synapse=kind(**settings, grid_bits=grid_bits), gain=gain), neuron, over_time=True)
 
@@ -103,7 +104,7 @@ def spiking_lenet(
         classes: number of logits.
         gain: of the initial weights, see `chain`; the sparser the spikes that come in, the larger.
         grid_bits: of the grid of weights, see `chain`.
-        normalize: "weights" or "batch", see `chain`.
+        normalize: "weights", "batch" or "none", see `chain`.
         steps: time steps; None with `code="events"`.
         **settings: others of `SpikingClassifier`.
     """
@@ -135,7 +136,7 @@ def spiking_convnet(
         classes: number of logits.
         gain: of the initial weights, see `chain`; the sparser the spikes that come in, the larger.
         grid_bits: of the grid of weights, see `chain`.
-        normalize: "weights" or "batch", see `chain`.
+        normalize: "weights", "batch" or "none", see `chain`.
         steps: time steps; None with `code="events"`.
         **settings: others of `SpikingClassifier`.
     """
@@ -180,7 +181,7 @@ def spiking_vgg9(
         classes: number of logits.
         gain: of the initial weights, see `chain`; the sparser the spikes that come in, the larger.
         grid_bits: of the grid of weights, see `chain`.
-        normalize: "weights" or "batch", see `chain`.
+        normalize: "weights", "batch" or "none", see `chain`.
         steps: time steps; None with `code="events"`.
         **settings: others of `SpikingClassifier`.
 

@@ -4,7 +4,7 @@ A pipeline is a frozen dataclass with `run(folder, root, console) -> list[Line]`
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modicum import train
-from modicum.core import check, select_by_path
+from modicum.core import Constraint, Params, check, leaves_by_path, select_by_path, sites
 from modicum.systems import compression, exporting, face_calls, face_codec, face_generator, federation, simulation
 from modicum.systems.compression_config import Recipe, Schedule
 from modicum.systems.federation_config import FederatedConfig
@@ -85,6 +85,28 @@ def _exported(found: exporting.Exported) -> dict[str, float]:
     }
 
 
+def check_read_as_constrained(fun: Callable[..., Any], params: Params, constraints: Any, *args: Any) -> None:
+    """Refuses a network that multiplies data by something made of constrained weights, and not by these themselves.
+
+    Args:
+        fun: whose first argument are the parameters.
+        params: of the network.
+        constraints: pytree like params of constraints or None.
+        *args: further arguments of `fun`.
+
+    Raises:
+        ValueError: if there is such a product: what lies in a set (signs, grid) is not what a device would hold.
+    """
+    among = leaves_by_path(constraints, is_leaf=lambda part: isinstance(part, Constraint))
+    for site in sites(fun, params, *args):
+        made_of = [path for path in site.name.split("+") if isinstance(among.get(path), Constraint)]
+        if site.leaf is None and made_of:
+            raise ValueError(
+                f"network must multiply by its constrained weights as they are, got a product with {site.name}, made "
+                f"of {made_of[0]}: spiking networks do with normalize='none'"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnDevices:
     """A compressed network as native code, if asked for, and on simulated chips.
@@ -112,9 +134,10 @@ class OnDevices:
         compressed = folder / "compressed"
         outcome = compression.run(self.network, "admm", compressed, root=root, console=console)
         lines = [_compressed(outcome)]
+        data, made = self.network.dense.data, outcome.result
+        held_out = train.load_split(data, data.test, root)
+        check_read_as_constrained(self.network.dense.model.apply, made.params, made.constraints, held_out.inputs[:1])
         if self.native:
-            data, made = self.network.dense.data, outcome.result
-            held_out = train.load_split(data, data.test, root)
             found = exporting.export(
                 self.network.dense.model,
                 made.params,
