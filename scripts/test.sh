@@ -9,7 +9,7 @@ source scripts/setup.sh
 minor=${MODICUM_PYTHON_MINOR:-any}
 folder=.venv-test
 [ "$minor" = any ] || folder=.venv-test-$minor
-extras='[attestation,conference,docs,federated,interchange,iree,native,nir,peers,tensorboard,dev]'
+extras='[attestation,conference,docs,federated,interchange,iree,native,nir,notebooks,peers,tensorboard,dev]'
 # On 3.11 CI runs the smoke tests alone, which need no second compiler.
 [ "$minor" = 11 ] && extras='[peers]'
 if [ -n "${MODICUM_EXTRAS:-}" ]; then
