@@ -115,10 +115,12 @@ def prepare(
     if not constrained_by_path(given, given):
         raise ValueError("constraints must hold a constraint for at least one leaf, got none")
     check_params(params, "at the start")
-    journal = Journal.open(folder, method, config, given, params)
     if mesh is not None:
         stepwise = batches if callable(batches) else jax.tree_util.Partial(batch_at, jax.tree.map(jnp.asarray, batches))
-        batches, params = parallel.shard(stepwise, mesh), parallel.replicate(params, mesh)
+        batches = parallel.shard(stepwise, mesh)
+    journal = Journal.open(folder, method, config, given, params)
+    if mesh is not None:
+        params = parallel.replicate(params, mesh)
     if callable(batches) and not isinstance(batches, jax.tree_util.Partial):
         batch_fn, data = batches, None
     else:

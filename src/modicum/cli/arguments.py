@@ -3,13 +3,9 @@
 import argparse
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from modicum import command
 from modicum.cli import configs
-
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
 
 
 def parser(
@@ -49,7 +45,7 @@ def add_config(parser: argparse.ArgumentParser, example: str, what: str = "confi
 
 
 def add_devices(parser: argparse.ArgumentParser, what: str = "each batch") -> None:
-    """How many devices train.
+    """How many devices train, for `core.parallel.named_mesh`.
 
     Args:
         parser: which takes it.
@@ -58,20 +54,6 @@ def add_devices(parser: argparse.ArgumentParser, what: str = "each batch") -> No
     parser.add_argument(
         "--devices", default="1", metavar="COUNT", help=f"devices that share {what}: a number, or all; by default 1"
     )
-
-
-def mesh(arguments: argparse.Namespace) -> "Mesh | None":
-    """The devices that `--devices` names; None where that is one.
-
-    Args:
-        arguments: what the command line says.
-
-    Raises:
-        ValueError: if it is neither a number of devices that are there nor "all".
-    """
-    from modicum.core import parallel
-
-    return parallel.named_mesh(arguments.devices)
 
 
 def join(arguments: argparse.Namespace) -> None:

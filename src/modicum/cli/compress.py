@@ -40,13 +40,14 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     # here, so that an interrupt while these load is answered, too
     from rich.console import Console
 
+    from modicum.core import parallel
     from modicum.systems import compression, compression_config, compression_view
 
     def work() -> None:
         config = configs.find(arguments.config)
         base = Path(arguments.run or Path("runs") / "compress" / f"{config.parent.name}-{config.stem}")
         recipe = compression_config.load_recipe(config, arguments.overrides)
-        shared = {"console": Console(stderr=True), "mesh": common.mesh(arguments)}
+        shared = {"console": Console(stderr=True), "mesh": parallel.named_mesh(arguments.devices)}
         for arm in arguments.arms.split(","):
             folder = base.with_name(f"{base.name}-{arm}")
             outcome = compression.run(recipe, arm, folder, fresh=arguments.fresh, **shared)

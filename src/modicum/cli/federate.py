@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     from rich.console import Console
 
     from modicum import train
+    from modicum.core import parallel
     from modicum.systems import federation
 
     named = Path(arguments.config)
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             rows = {f"round {line['step']}": federation_engine.sentence(line) for line in lines}
             Console().print(train.report.result_table(f"{folder.name}: {arguments.engine}", rows))
             return
-        shared = {"console": Console(stderr=True), "mesh": common.mesh(arguments)}
+        shared = {"console": Console(stderr=True), "mesh": parallel.named_mesh(arguments.devices)}
         result = federation.federate(config, folder, fresh=arguments.fresh, **shared)
         rows = {name.replace("_", " "): value for name, value in result.summary.items()}
         if "test accuracy" in rows:

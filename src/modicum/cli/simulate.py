@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     # here, so that an interrupt while these load is answered, too
     from rich.console import Console
 
+    from modicum.core import parallel
     from modicum.systems import simulation, simulation_config, simulation_view
 
     def work() -> None:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         network = simulation.default_folder(chosen, config) if arguments.run is None else Path(arguments.run)
         name = f"{config.parent.name}-{config.stem}-{simulation_config.device_name(chosen)}"
         folder = Path(arguments.to or Path("runs") / "simulate" / name)
-        shared = {"console": Console(stderr=True), "mesh": common.mesh(arguments)}
+        shared = {"console": Console(stderr=True), "mesh": parallel.named_mesh(arguments.devices)}
         outcome = simulation.run(chosen, network, folder, fresh=arguments.fresh, **shared)
         simulation_view.figures(chosen, outcome.summary, folder)
         Console().print(simulation_view.table(outcome.summary, folder))

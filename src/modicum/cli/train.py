@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         config = train.parse_overrides(experiment, arguments.overrides)
         # after joining: a process that does not lead says nothing
         console = Console(stderr=True) if parallel.first() else None
-        shared = {"console": console, "mesh": common.mesh(arguments)}
+        shared = {"console": console, "mesh": parallel.named_mesh(arguments.devices)}
         result = train.train(config, folder, fresh=arguments.fresh, **shared)
         if console is None:
             return

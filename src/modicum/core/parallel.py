@@ -185,6 +185,24 @@ def _spread(batches: Callable[[Any], Any], static: _Static, step: Any) -> Any:
     )
 
 
+def check_even(batches: Callable[[Any], Any], mesh: Mesh | None, what: str = "batch") -> None:
+    """Refuses batches that do not split evenly over the devices; traces them, and moves no data.
+
+    Args:
+        batches: as for `shard`.
+        mesh: from `data_mesh`; None refuses nothing.
+        what: the name of the first axis' length in the message.
+
+    Raises:
+        ValueError: if an array of the batch has a first axis that does not split evenly.
+    """
+    if mesh is None:
+        return
+    for leaf in jax.tree.leaves(jax.eval_shape(batches, jnp.zeros((), jnp.int32))):
+        if leaf.ndim and leaf.shape[0] % mesh.size:
+            raise ValueError(f"{what} must be a multiple of {mesh.size}, the number of devices, got {leaf.shape[0]}")
+
+
 def shard(batches: Callable[[Any], Any], mesh: Mesh, what: str = "batch") -> Partial:
     """The same batches, split over the devices by their first axis; scalars (a key, a number of the step) stay whole.
 
@@ -198,10 +216,8 @@ def shard(batches: Callable[[Any], Any], mesh: Mesh, what: str = "batch") -> Par
         A function of the step, a pytree.
 
     Raises:
-        ValueError: if an array of the batch has a first axis that does not split evenly.
+        ValueError: as `check_even`.
     """
-    for leaf in jax.tree.leaves(jax.eval_shape(batches, jnp.zeros((), jnp.int32))):
-        if leaf.ndim and leaf.shape[0] % mesh.size:
-            raise ValueError(f"{what} must be a multiple of {mesh.size}, the number of devices, got {leaf.shape[0]}")
+    check_even(batches, mesh, what)
     batches = batches if isinstance(batches, Partial) else Partial(batches)
     return Partial(_spread, replicate(batches, mesh), _Static(mesh))

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from modicum import admm, models, train
-from modicum.core import Params, check
+from modicum.core import Params, check, parallel
 from modicum.systems.compression_config import ARMS, Recipe
 from modicum.systems.progress import stages
 from modicum.train import report as run_report
@@ -131,11 +131,12 @@ def run(
     training, held_out = _load(recipe.dense.data, root)
     dense = train_dense(recipe, folder.parent, root=root, console=console, mesh=mesh)
     sets = recipe.sets(dense.variables)
-    run_report.open_folder(folder, described, fresh=fresh)
     model, seed = recipe.dense.model, recipe.dense.seed
     # the order of the examples is the same for all arms of a seed
     key = jax.random.fold_in(jax.random.key(seed), 1)
     batches = train.training_batches(recipe.dense.data, training, key, recipe.schedule.batch)
+    parallel.check_even(batches, mesh)
+    run_report.open_folder(folder, described, fresh=fresh)
     method = {"admm": admm.compress, "one_shot": admm.one_shot, "gradual": admm.gradual}[arm]
     with stages(console) as show:
         result = method(

@@ -151,9 +151,8 @@ def train(
     loss_fn = classification_loss(models.apply_training(config.model))
     step_fn = make_train_step(loss_fn, optimizer, has_aux=True)
     batch_fn = training_batches(config.data, training, order_key, config.batch)
-    if mesh is not None:
-        # before anything is written
-        parallel.shard(batch_fn, mesh)
+    # before anything is written
+    parallel.check_even(batch_fn, mesh)
     if folder is not None:
         parallel.wait("the folder is checked")
         if parallel.first():
